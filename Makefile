@@ -1,0 +1,34 @@
+# make run   set up .venv if needed, run the main job on the embedded screen
+# make test  set up .venv if needed, run the tests
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help run test test-slow lint constraints
+
+help:
+	@grep -E '^# make' Makefile | cut -c3-
+
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "CPython 3.11 is needed (looked for '$(PYTHON)'; set PYTHON=...)"; exit 1; }
+	@echo "Setting up .venv (some minutes, once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+run: $(READY)
+	@$(BIN)/pqa benchmark --workspace workspace
+
+test: $(READY)
+	@$(BIN)/python -m pytest -m "not slow" --durations=10
+
+test-slow: $(READY)
+	@$(BIN)/python -m pytest -m slow
+
+lint: $(READY)
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+constraints: $(READY)
+	@{ echo "# Exact versions known to work together on CPython 3.11. Made with: make constraints"; \
+	   $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | sort -f; } > constraints.txt

@@ -1,0 +1,189 @@
+"""The main job: label -> predict -> answer -> compare."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.answer_questions import answer_questions
+from flows.compare_stages import compare_stage, leaderboard_of
+from flows.label_screen import label_screen
+from flows.options import (
+    AnswerOptions,
+    BenchmarkOptions,
+    ExpressionOptions,
+    KnowledgeOptions,
+    LabelOptions,
+    PredictorOptions,
+    QualityOptions,
+    RunOptions,
+    ScreenOptions,
+)
+from flows.predict_stages import knowledge_digest
+from flows.records import LabelSet, Place, ScreenRecords
+from flows.reporting import leaderboard_artifact, ledger_artifact, report_artifact
+from flows.track import track_comparison
+from flows.train_predictors import Trained, train_predictors
+from storage.errors import InputError, LedgerError
+from storage.manifest import StageRecord
+from storage.tracking import Tracker, local_uri
+from tasks.knowledge.read import knowledge_files
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One data set's result: where its comparison is, which tasks were scored, its MLflow run."""
+
+    data_set: str
+    comparison: StageRecord
+    scored: tuple[str, ...]
+    experiment: str
+    run_id: str
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return self.comparison.folder / "report.html"
+
+
+@task(name="compare and report", cache_policy=NO_CACHE)
+def compare(
+    place: Place,
+    labels: LabelSet,
+    trained: Trained,
+    options: PredictorOptions,
+    screen: ScreenRecords | None,
+    notes: tuple[str, ...],
+) -> StageRecord:
+    """Put the predictors side by side."""
+    scored = tuple(
+        name for name in labels.tables if all(name in by_task for by_task in trained.scores.values())
+    )
+    return compare_stage(place, labels, trained.predictions, scored, options, screen, notes)
+
+
+@flow(name="benchmark", flow_run_name="benchmark {labels} {screen.screen}")
+def benchmark(
+    labels: tuple[str, ...] = (),
+    screen: ScreenOptions = ScreenOptions(),
+    quality: QualityOptions = QualityOptions(),
+    expression: ExpressionOptions = ExpressionOptions(),
+    label: LabelOptions = LabelOptions(),
+    knowledge: KnowledgeOptions = KnowledgeOptions(),
+    predict: PredictorOptions = PredictorOptions(),
+    answer: AnswerOptions = AnswerOptions(),
+    run: RunOptions = RunOptions(),
+) -> list[Compared]:
+    """Label a screen, or take given label tables, and compare predictors on perturbations never seen."""
+    check_inputs(labels, screen, knowledge)
+    results, failed = [], {}
+    if labels:
+        data_sets = [(LabelSet.of_stem(stem), Path(knowledge.knowledge), None) for stem in labels]
+    else:
+        made = label_screen(screen, quality, expression, label, run)
+        data_sets = [(_made_labels(made), _knowledge_of(made, knowledge), made)]
+    for data_set, folder, records in data_sets:
+        compared, broken = _one(data_set, folder, records, predict, knowledge, answer, run)
+        results.append(compared)
+        failed |= {f"{name} on {data_set.name}": why for name, why in broken.items()}
+    if failed:
+        lines = "".join(f"\n  - {unit}: {why}" for unit, why in failed.items())
+        raise LedgerError(f"{len(failed)} predictors failed, the others are in the report:{lines}")
+    return results
+
+
+def check_inputs(labels: tuple[str, ...], screen: ScreenOptions, knowledge: KnowledgeOptions) -> None:
+    """Find what is wrong with the inputs before anything is computed, all of it in one message."""
+    problems = []
+    for stem in labels:
+        try:
+            LabelSet.of_stem(stem)
+        except InputError as error:
+            problems += [f"{error.subject}: {problem}" for problem in error.problems]
+    if knowledge.knowledge is not None:
+        try:
+            knowledge_files(Path(knowledge.knowledge), noncommercial=knowledge.noncommercial)
+        except InputError as error:
+            problems += [f"{error.subject}: {problem}" for problem in error.problems]
+    elif labels or screen.screen != "embedded":
+        problems.append("--knowledge is needed: a folder with edges_*.parquet and gene_*.parquet")
+    if not labels and screen.screen != "embedded" and not Path(screen.screen).is_file():
+        problems.append(f"{screen.screen}: no such file")
+    if problems:
+        raise InputError("benchmark", problems)
+
+
+def _one(
+    labels: LabelSet,
+    folder: Path,
+    records: ScreenRecords | None,
+    predict: PredictorOptions,
+    knowledge: KnowledgeOptions,
+    answer: AnswerOptions,
+    run: RunOptions,
+) -> tuple[Compared, dict[str, str]]:
+    """Train, answer and compare on one data set."""
+    logger = get_run_logger()
+    experiment = f"perturbqa-{labels.name}"
+    tracker = Tracker(run.mlflow, workspace=run.workspace, experiment=experiment)
+    parent = tracker.open_run(_job_key(labels, folder, predict, knowledge), f"benchmark {labels.name}")
+    trained = train_predictors(labels, folder, tracker, parent, predict, knowledge, run)
+    notes = [answer_questions(answer)]
+    logger.info(notes[0])
+    notes += [
+        f"Task {name} not scored: the test labels of this table are not known."
+        for name in labels.tables
+        if trained.scores and not any(name in by_task for by_task in trained.scores.values())
+    ]
+    notes += [f"{name} failed: {why}" for name, why in trained.failed.items()]
+    if not trained.predictions:
+        raise LedgerError("; ".join(notes))
+    comparison = compare(
+        Place(run.workspace, None, run.force), labels, trained, predict, records, tuple(notes)
+    )
+    track_comparison(tracker, parent, labels, comparison, records)
+    scored = []
+    for name in labels.tables:
+        if (board := leaderboard_of(comparison, name)) is not None:
+            leaderboard_artifact(labels.name, name, board)
+            scored.append(name)
+    compared = Compared(labels.name, comparison, tuple(scored), experiment, parent)
+    ledger_artifact(labels.name, [*trained.records, comparison], trained.failed)
+    where = run.mlflow or local_uri(run.workspace)
+    report_artifact(
+        labels.name,
+        compared.report,
+        [*notes, f"Report: `{compared.report}`", f"MLflow: `{where}`, run `{parent}`"],
+    )
+    return compared, trained.failed
+
+
+def _made_labels(made: ScreenRecords) -> LabelSet:
+    folder = made.labels.folder
+    return LabelSet.of_files(made.labels.name, {name: folder / f"{name}.parquet" for name in ("de", "dir")})
+
+
+def _knowledge_of(made: ScreenRecords, options: KnowledgeOptions) -> Path:
+    if options.knowledge is not None:
+        return Path(options.knowledge)
+    return made.simulated.folder / "screen.knowledge"
+
+
+def _job_key(labels: LabelSet, folder: Path, predict: PredictorOptions, knowledge: KnowledgeOptions) -> str:
+    """The same job finds its own run again; another option or input is another run."""
+    parts = [
+        labels.name,
+        *labels.digests.values(),
+        knowledge_digest(folder, knowledge),
+        predict.model_dump_json(),
+    ]
+    return hashlib.sha256("|".join([*parts, knowledge.model_dump_json()]).encode()).hexdigest()
+
+
+def run_benchmark(options: BenchmarkOptions) -> list[Compared]:
+    """Run the flow with an options model."""
+    return benchmark(**{name: getattr(options, name) for name in BenchmarkOptions.model_fields})

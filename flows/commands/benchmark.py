@@ -1,0 +1,70 @@
+"""`pqa benchmark`: the main job as a Prefect flow, then where to look."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from flows.arguments import read_options
+from flows.benchmark import Compared, run_benchmark
+from flows.commands.printing import print_json
+from flows.compare_stages import leaderboard_of
+from flows.environment import shorten_user_errors
+from flows.options import BenchmarkOptions
+from flows.prefect_server import prefect_server
+from flows.records import TASK_TITLES
+
+
+def run(arguments: Namespace) -> None:
+    """The main job as a Prefect flow, then where to look."""
+    options = read_options(BenchmarkOptions, arguments, config=arguments.config)
+    shorten_user_errors()
+    workspace = options.run.workspace
+    with prefect_server(workspace) as url:
+        print(f"Prefect shows this run at {url} while it lasts", file=sys.stderr, flush=True)
+        results = run_benchmark(options)
+    if arguments.json:
+        print_json([_result(result) for result in results])
+        return
+    for result in results:
+        print(f"\n{result.data_set}: AUROC per gene on perturbations never seen (95 % interval)")
+        for task in result.scored:
+            print(f"  {task}: {TASK_TITLES[task]}")
+            for row in leaderboard_of(result.comparison, task).itertuples():
+                print(
+                    f"    {row.predictor:<12} {row.auroc:.3f}  ({row.auroc_low:.3f} to {row.auroc_high:.3f})"
+                )
+        print(f"  report: {result.report}")
+    print(f"\n{_how_to_look(options)}")
+
+
+def _result(result: Compared) -> dict:
+    boards = {task: leaderboard_of(result.comparison, task).to_dict("records") for task in result.scored}
+    return {
+        "data_set": result.data_set,
+        "report": str(result.report),
+        "mlflow_run": result.run_id,
+        "leaderboards": boards,
+    }
+
+
+def _how_to_look(options: BenchmarkOptions) -> str:
+    workspace = options.run.workspace.resolve()
+    lines = ["To look closer:"]
+    if "PREFECT_HOME" in os.environ and "PREFECT_API_URL" not in os.environ:
+        lines.append(f"  Prefect  PREFECT_HOME={workspace / 'prefect'} {_beside('prefect')} server start")
+    if options.run.mlflow is None:
+        lines.append(
+            f"  MLflow   {_beside('mlflow')} server --backend-store-uri sqlite:///{workspace / 'mlflow.db'}"
+        )
+    else:
+        lines.append(f"  MLflow   {options.run.mlflow}")
+    return "\n".join(lines)
+
+
+def _beside(program: str) -> str:
+    """The program of the environment this runs in."""
+    path = Path(sys.executable).with_name(program)
+    return str(path) if path.exists() else program

@@ -1,0 +1,31 @@
+"""`pqa predict`: fit one predictor on a label table and score pairs."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from flows import predict_stages
+from flows.arguments import read_options
+from flows.commands.printing import print_json
+from flows.options import PredictCommandOptions
+from flows.progress import progress_of
+from storage.tables import read_recipe, write_table
+
+
+def run(arguments: Namespace) -> None:
+    """Fit one predictor on a table's training rows and score pairs."""
+    options = read_options(PredictCommandOptions, arguments)
+    task = options.task or _task_of(options.labels)
+    scored, unknown = predict_stages.predict_pairs(options, task, progress_of(options.predictor, "steps"))
+    write_table(arguments.out, scored, options.model_dump(mode="json") | {"task": task})
+    if arguments.json:
+        print_json({"out": str(arguments.out), "pairs": len(scored), "genes_unknown_to_graph": unknown})
+    else:
+        print(f"{len(scored):,} pairs scored in {arguments.out}; {unknown:,} genes unknown to the graph")
+
+
+def _task_of(labels: Path) -> str:
+    """The task a label table says it is for, in its recipe or its name; de where it does not say."""
+    recipe = read_recipe(labels) if labels.suffix != ".csv" and labels.is_file() else {}
+    return recipe.get("task") or ("dir" if labels.stem.split("-")[-1] == "dir" else "de")

@@ -1,0 +1,21 @@
+"""`pqa simulate`: a simulated screen with its truth and its knowledge graph."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from flows.commands.printing import print_json
+from flows.progress import progress_of
+from tasks.screens.simulate import simulate_screen
+
+
+def run(arguments: Namespace) -> None:
+    """Make a simulated screen."""
+    names = ("cells", "genes", "perturbations", "seed", "controls", "batches", "batch_imbalance", "mean_umis")
+    settings = {name: getattr(arguments, name) for name in names}
+    made = simulate_screen(arguments.out, **settings, progress=progress_of("simulating", "cells"))
+    if arguments.json:
+        print_json({"screen": str(made.screen), "knowledge": str(made.knowledge), "truth": str(made.truth)})
+    else:
+        print(f"{made.n_cells:,} cells with {made.n_values:,} non-zero counts in {made.screen}")
+        print(f"knowledge graph in {made.knowledge}, {made.n_effects:,} planted effects in {made.truth}")

@@ -1,0 +1,85 @@
+"""Flow: counts in, label tables out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from flows import label_stages as stages
+from flows.dask_cluster import dask_client
+from flows.label_stages import EMBEDDED_KEYS, EMBEDDED_NAME
+from flows.options import ExpressionOptions, LabelOptions, QualityOptions, RunOptions, ScreenOptions
+from flows.records import Place, ScreenRecords
+from flows.reporting import ledger_artifact, quality_artifact
+from flows.task_progress import task_progress
+from storage.manifest import StageRecord
+
+
+@task(name="simulate the embedded screen", cache_policy=NO_CACHE)
+def simulate(place: Place) -> StageRecord:
+    """Simulate, unless it is there."""
+    return stages.simulate_stage(place, task_progress("simulating", "cells"))
+
+
+@task(name="ingest counts", cache_policy=NO_CACHE)
+def ingest(place: Place, name: str, path: Path, options: ScreenOptions) -> StageRecord:
+    """Stream the counts into the screen store."""
+    return stages.ingest_stage(place, name, path, options, task_progress("reading", "cells"))
+
+
+@task(name="quality control", cache_policy=NO_CACHE)
+def control_quality(place: Place, screen: StageRecord, options: QualityOptions) -> StageRecord:
+    """Judge perturbations and guides."""
+    return stages.quality_stage(place, screen, options)
+
+
+@task(name="test expression", cache_policy=NO_CACHE)
+def compare_expression(
+    place: Place, screen: StageRecord, quality: StageRecord, options: ExpressionOptions, cells: QualityOptions
+) -> StageRecord:
+    """Test every perturbation against the controls."""
+    progress = task_progress("testing", "gene blocks")
+    return stages.tests_stage(place, screen, quality, options, cells, progress)
+
+
+@task(name="pseudobulk", cache_policy=NO_CACHE)
+def sum_profiles(place: Place, screen: StageRecord, options: QualityOptions) -> StageRecord:
+    """Sum counts by perturbation and batch."""
+    return stages.pseudobulk_stage(place, screen, options, task_progress("summing", "gene blocks"))
+
+
+@task(name="make labels", cache_policy=NO_CACHE)
+def make_labels(
+    place: Place, quality: StageRecord, tests: StageRecord, options: LabelOptions, truth: Path | None
+) -> StageRecord:
+    """Apply the label rule."""
+    return stages.labels_stage(place, quality, tests, options, truth)
+
+
+@flow(name="label-screen", flow_run_name="label {screen.screen}")
+def label_screen(
+    screen: ScreenOptions = ScreenOptions(),
+    quality: QualityOptions = QualityOptions(),
+    expression: ExpressionOptions = ExpressionOptions(),
+    label: LabelOptions = LabelOptions(),
+    run: RunOptions = RunOptions(),
+) -> ScreenRecords:
+    """Turn a screen's raw counts into DE tests, label tables and pseudobulk profiles."""
+    with dask_client(run.dask, workers=run.workers) as client:
+        place = Place(run.workspace, client, run.force)
+        name, path, truth, simulated = Path(screen.screen).stem, Path(screen.screen), None, None
+        if screen.screen == EMBEDDED_NAME:
+            simulated = simulate(place)
+            path, truth = simulated.folder / "screen.h5ad", simulated.folder / "screen.truth.parquet"
+            screen = screen.model_copy(update=EMBEDDED_KEYS)
+        ingested = ingest(place, name, path, screen)
+        judged = control_quality(place, ingested, quality)
+        profiles = sum_profiles.submit(place, ingested, quality)
+        tests = compare_expression(place, ingested, judged, expression, quality)
+        labels = make_labels(place, judged, tests, label, truth)
+        made = ScreenRecords(ingested, judged, tests, profiles.result(), labels, simulated)
+    ledger_artifact(f"{name} labels", made.records)
+    quality_artifact(labels)
+    return made

@@ -1,0 +1,190 @@
+"""The stages from counts to label tables: what each depends on, and where its files go."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+import storage.h5ad
+import storage.screens
+import tasks.expression
+import tasks.labels
+import tasks.screens
+from flows.options import ExpressionOptions, LabelOptions, QualityOptions, ScreenOptions
+from flows.records import Place
+from storage.atomic import write_json
+from storage.manifest import Stage, StageRecord, file_digest, run_stage
+from storage.screens import Screen
+from storage.tables import read_frame, write_table
+from tasks.expression.calibration import check_against_truth, null_summary
+from tasks.expression.compare import compare_expression
+from tasks.expression.groups import false_perturbation_groups, perturbation_groups
+from tasks.expression.pseudobulk import pseudobulk
+from tasks.labels.label_tables import make_labels
+from tasks.screens.ingest import ingest_screen
+from tasks.screens.quality import check_quality, usable_cells
+from tasks.screens.simulate import simulate_screen
+
+Progress = Callable[[int, int], None]
+
+#: The embedded screen: small enough for minutes on two cores, large enough for predictors to be told apart.
+EMBEDDED = {"cells": 16_000, "genes": 1_200, "perturbations": 240, "controls": 2_400, "seed": 1}
+EMBEDDED_KEYS = {"guide_key": "guide_id", "batch_key": "batch"}
+EMBEDDED_NAME = "embedded"
+
+
+def simulate_stage(place: Place, progress: Progress) -> StageRecord:
+    """Simulate the embedded screen with its truth and its knowledge graph."""
+    stage = Stage("simulated", EMBEDDED_NAME, {}, EMBEDDED, (tasks.screens,))
+
+    def work(folder: Path) -> dict[str, int]:
+        made = simulate_screen(folder / "screen.h5ad", **EMBEDDED, progress=progress)
+        return {"screen.h5ad": made.n_cells, "screen.truth.parquet": made.n_effects}
+
+    return run_stage(place.workspace, stage, work, force=place.force)
+
+
+def ingest_stage(
+    place: Place, name: str, path: Path, options: ScreenOptions, progress: Progress
+) -> StageRecord:
+    """Stream an h5ad file into the gene-major screen store."""
+    names = options.model_dump(exclude={"screen"})
+    digest = file_digest(path) if path.is_file() else "missing"
+    stage = Stage("screens", name, {"h5ad": digest}, names, (tasks.screens, storage.screens, storage.h5ad))
+
+    def work(folder: Path) -> dict[str, int]:
+        seen = ingest_screen(path, folder / "screen.zarr", **names, progress=progress)
+        return {"cells": seen.n_cells, "unassigned cells": seen.n_unassigned, "values": seen.n_values}
+
+    return run_stage(place.workspace, stage, work, force=place.force)
+
+
+def quality_stage(place: Place, screen: StageRecord, options: QualityOptions) -> StageRecord:
+    """Judge perturbations and guides."""
+    stage = Stage("quality", screen.name, {"screen": screen.content}, options.model_dump(), (tasks.screens,))
+
+    def work(folder: Path) -> dict[str, int]:
+        perturbations, guides = check_quality(screen.folder / "screen.zarr", **options.model_dump())
+        write_table(folder / "perturbations.parquet", perturbations, options.model_dump())
+        write_table(folder / "guides.parquet", guides, options.model_dump())
+        kept = int((perturbations["status"] == "kept").sum())
+        return {"perturbations": len(perturbations), "kept": kept, "guides": len(guides)}
+
+    return run_stage(place.workspace, stage, work, force=place.force)
+
+
+def tests_stage(
+    place: Place,
+    screen: StageRecord,
+    quality: StageRecord,
+    options: ExpressionOptions,
+    quality_options: QualityOptions,
+    progress: Progress,
+) -> StageRecord:
+    """Test every kept perturbation, and false perturbations made of control cells, against the controls."""
+    inputs = {"screen": screen.content, "quality": quality.content}
+    settings = options.model_dump()
+    stage = Stage("tests", screen.name, inputs, settings, (tasks.expression, storage.screens))
+    store = screen.folder / "screen.zarr"
+
+    def work(folder: Path) -> dict[str, int]:
+        opened = Screen(store)
+        columns = [name for name in ("perturbation", "guide") if opened.has_column(name)]
+        cells = opened.cells(*columns, "control", "library_size")
+        usable = usable_cells(opened, min_cell_umis=quality_options.min_cell_umis)
+        judged = read_frame(quality.folder / "perturbations.parquet")
+        kept = judged.loc[judged["status"] == "kept", "perturbation"].tolist()
+        how = {"normalise": options.normalise, "pseudocount": options.pseudocount, "client": place.client}
+        recipe = settings | {
+            "ties": "corrected",
+            "continuity": True,
+            "fdr": "Benjamini-Hochberg within a perturbation",
+            "screen": screen.content,
+        }
+        groups = perturbation_groups(cells, kept, usable=usable, normalise=options.normalise)
+        n_tests, ledger = compare_expression(
+            store,
+            groups,
+            folder / ".blocks",
+            folder / "tests.parquet",
+            recipe=recipe,
+            progress=progress,
+            **how,
+        )
+        rows = {
+            "tests.parquet": n_tests,
+            "blocks requested": ledger.requested,
+            "blocks resumed": ledger.skipped,
+        }
+        false = false_perturbation_groups(
+            cells, usable=usable, seed=0, normalise=options.normalise, min_cells=quality_options.min_cells
+        )
+        if false is not None:
+            rows["null.parquet"], _ = compare_expression(
+                store, false, folder / ".null-blocks", folder / "null.parquet", recipe=recipe, **how
+            )
+        return rows
+
+    return run_stage(place.workspace, stage, work, force=place.force)
+
+
+def pseudobulk_stage(
+    place: Place, screen: StageRecord, quality_options: QualityOptions, progress: Progress
+) -> StageRecord:
+    """Sum counts by perturbation and batch."""
+    settings = {"min_cell_umis": quality_options.min_cell_umis}
+    stage = Stage(
+        "pseudobulk", screen.name, {"screen": screen.content}, settings, (tasks.expression, storage.screens)
+    )
+    store = screen.folder / "screen.zarr"
+
+    def work(folder: Path) -> dict[str, int]:
+        usable = usable_cells(Screen(store), **settings)
+        target = folder / "pseudobulk.h5ad"
+        n, _ = pseudobulk(store, usable, folder / ".blocks", target, client=place.client, progress=progress)
+        return {"pseudobulk.h5ad": n}
+
+    return run_stage(place.workspace, stage, work, force=place.force)
+
+
+def labels_stage(
+    place: Place, quality: StageRecord, tests: StageRecord, options: LabelOptions, truth: Path | None
+) -> StageRecord:
+    """Apply the label rule, and hold the calls against false perturbations and, where known, the truth."""
+    inputs = {"tests": tests.content, "quality": quality.content}
+    inputs |= {"truth": file_digest(truth)} if truth else {}
+    settings = options.model_dump()
+    stage = Stage("labels", tests.name, inputs, settings, (tasks.labels, tasks.expression))
+    rule = {"fdr": options.fdr, "min_log2_fold_change": options.min_log2_fold_change}
+
+    def work(folder: Path) -> dict[str, int]:
+        frame = read_frame(tests.folder / "tests.parquet")
+        made = make_labels(frame, seed=options.label_seed, **options.model_dump(exclude={"label_seed"}))
+        recipe = settings | {"tests": tests.content}
+        write_table(folder / "de.parquet", made.de, recipe | {"task": "de"})
+        write_table(folder / "dir.parquet", made.dir, recipe | {"task": "dir"})
+        judged = read_frame(quality.folder / "perturbations.parquet")
+        judged = judged.merge(made.counts, on="perturbation", how="left")
+        judged["split"] = judged["split"].fillna("")
+        write_table(folder / "perturbations.parquet", judged, recipe)
+        summary = _calibration(tests.folder / "null.parquet", rule)
+        if truth is not None:
+            check = check_against_truth(frame, read_frame(truth), **rule)
+            write_table(folder / "truth_check.parquet", check, recipe)
+            summary |= {"realised_fdr": check["false_discovery_rate"][0], "power": check["power"][0]}
+        write_json(folder / "calibration.json", summary)
+        return {"de.parquet": len(made.de), "dir.parquet": len(made.dir)}
+
+    return run_stage(place.workspace, stage, work, force=place.force)
+
+
+def _calibration(path: Path, rule: dict[str, float]) -> dict[str, float]:
+    return null_summary(pd.read_parquet(path), **rule) if path.is_file() else {}
+
+
+def calibration_of(labels: StageRecord) -> dict[str, float]:
+    """The calibration figures of a finished label stage."""
+    return json.loads((labels.folder / "calibration.json").read_text())

@@ -1,0 +1,116 @@
+"""A Prefect server for the time of one job, with its state in the workspace.
+
+Prefect's own temporary server outlives a job that is killed and has no pages to look at; this one has both
+mended. A server named by ``PREFECT_API_URL`` is used as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import requests
+from filelock import FileLock, Timeout
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from storage.errors import PqaError
+
+START_SECONDS = 90
+
+
+class ServerError(PqaError):
+    """The Prefect server did not come up, or another job has the workspace."""
+
+
+@contextlib.contextmanager
+def prefect_server(workspace: Path) -> Iterator[str]:
+    """Serve Prefect on 127.0.0.1 while the block runs; gives the address of its pages.
+
+    Raises
+    ------
+    ServerError
+        If another process runs a job in this workspace, or the server does not answer.
+    """
+    if url := os.environ.get("PREFECT_API_URL"):
+        yield url.removesuffix("/api")
+        return
+    home = Path(os.environ["PREFECT_HOME"])
+    home.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(home / "server.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ServerError(
+            f"another job is running in the workspace {workspace}; wait for it or give another --workspace"
+        ) from error
+    with lock, _running(home) as url, temporary_settings({PREFECT_API_URL: f"{url}/api"}):
+        try:
+            yield url
+        finally:
+            # Logs and events still on their way would wait a minute for a server that is gone.
+            APILogWorker.drain_all(timeout=10)
+            EventsWorker.drain_all(timeout=10)
+
+
+@contextlib.contextmanager
+def _running(home: Path) -> Iterator[str]:
+    port = _free_port()
+    url = f"http://127.0.0.1:{port}"
+    log_path = home / "server.log"
+    # The pages ask the address they are told here, not the one in the browser.
+    environment = os.environ | {"PREFECT_SERVER_API_PORT": str(port), "PREFECT_SERVER_API_HOST": "127.0.0.1"}
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with log_path.open("w") as log:
+        process = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            preexec_fn=_end_with_parent,
+        )
+    try:
+        _wait_until_up(process, url, log_path)
+        yield url
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_up(process: subprocess.Popen, url: str, log_path: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            last = log_path.read_text().strip().splitlines()[-1:]
+            raise ServerError(f"the Prefect server ended at once ({''.join(last)}); its log: {log_path}")
+        with contextlib.suppress(requests.ConnectionError, requests.Timeout):
+            if requests.get(f"{url}/api/health", timeout=2).ok:
+                return
+        time.sleep(0.2)
+    raise ServerError(f"the Prefect server did not answer within {START_SECONDS} s; its log: {log_path}")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _end_with_parent() -> None:
+    """Ask Linux to end the server when this process is killed; elsewhere it has to be ended by hand."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)

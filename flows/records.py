@@ -1,0 +1,75 @@
+"""The small records that flows hand to each other: where, which labels, which finished stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from distributed import Client
+
+from storage.errors import InputError
+from storage.manifest import StageRecord, file_digest
+from storage.tables import read_labels
+
+#: The two questions asked of a pair, and what label 1 means.
+TASK_TITLES = {"de": "differentially expressed or not", "dir": "up or down"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where stages are filed, what computes them, and whether finished ones are done again."""
+
+    workspace: Path
+    client: Client | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """A data set's label tables by task, with their digests."""
+
+    name: str
+    tables: dict[str, Path]
+    digests: dict[str, str]
+
+    @classmethod
+    def of_files(cls, name: str, tables: dict[str, Path]) -> LabelSet:
+        """Digest the tables."""
+        return cls(name, tables, {task: file_digest(path) for task, path in tables.items()})
+
+    @classmethod
+    def of_stem(cls, stem: str) -> LabelSet:
+        """The published layout: ``<stem>-de.parquet`` and ``<stem>-dir.parquet``.
+
+        Raises
+        ------
+        InputError
+            If neither is there, or a table is not a label table.
+        """
+        tables = {task: Path(f"{stem}-{task}.parquet") for task in TASK_TITLES}
+        found = {task: path for task, path in tables.items() if path.is_file()}
+        if not found:
+            names = " nor ".join(str(path) for path in tables.values())
+            raise InputError(stem, [f"no label tables: neither {names} is there"])
+        for path in found.values():
+            read_labels(path)
+        return cls.of_files(Path(stem).name, found)
+
+
+@dataclass(frozen=True)
+class ScreenRecords:
+    """The finished stages behind labels that were made here."""
+
+    screen: StageRecord
+    quality: StageRecord
+    tests: StageRecord
+    pseudobulk: StageRecord
+    labels: StageRecord
+    #: The simulated screen with its truth and knowledge graph, where the screen is the embedded one.
+    simulated: StageRecord | None
+
+    @property
+    def records(self) -> list[StageRecord]:
+        """All stages, in the order they ran."""
+        stages = [self.simulated, self.screen, self.quality, self.pseudobulk, self.tests, self.labels]
+        return [stage for stage in stages if stage is not None]

@@ -1,0 +1,77 @@
+"""The report's pages put together from finished stages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from flows.label_stages import calibration_of
+from flows.records import TASK_TITLES, LabelSet, ScreenRecords
+from storage.manifest import folder_digest
+from storage.tables import read_frame, read_labels
+from tasks.comparison.label_sections import label_sections
+from tasks.comparison.report import Report, Section, write_report
+
+
+def label_report(path: Path, screen: ScreenRecords) -> None:
+    """Write the report of a label run, without predictors."""
+    labels = LabelSet.of_files(
+        screen.labels.name, {t: screen.labels.folder / f"{t}.parquet" for t in TASK_TITLES}
+    )
+    write_report(path, report_page(labels, screen_sections(screen), screen, ()))
+
+
+def screen_sections(screen: ScreenRecords) -> list[Section]:
+    """Sections on the screen, its tests and its labels."""
+
+    def optional(path: Path) -> pd.DataFrame | None:
+        return read_frame(path) if path.is_file() else None
+
+    recipe = calibration_of(screen.labels)
+    return label_sections(
+        read_frame(screen.tests.folder / "tests.parquet").astype({"pert": str, "gene": str}),
+        read_frame(screen.labels.folder / "perturbations.parquet"),
+        guides=read_frame(screen.quality.folder / "guides.parquet"),
+        null_tests=optional(screen.tests.folder / "null.parquet"),
+        truth_check=optional(screen.labels.folder / "truth_check.parquet"),
+        counts={
+            "cells": screen.screen.rows["cells"],
+            "cells without a perturbation, left out": screen.screen.rows["unassigned cells"],
+            "non-zero counts": screen.screen.rows["values"],
+            "DE tests": screen.tests.rows["tests.parquet"],
+            "DE calls among false perturbations": recipe.get("null_de_calls"),
+            "pseudobulk profiles": screen.pseudobulk.rows["pseudobulk.h5ad"],
+        },
+    )
+
+
+def report_page(
+    labels: LabelSet, sections: list[Section], screen: ScreenRecords | None, notes: Sequence[str]
+) -> Report:
+    """A report on one data set: its tables' sizes, what to know before reading, then ``sections``."""
+    facts = []
+    for task, path in labels.tables.items():
+        rows = read_labels(path)
+        counts = rows.groupby("split")["pert"].nunique()
+        facts += [
+            (f"{task}: pairs ({TASK_TITLES[task]})", len(rows)),
+            (f"{task}: perturbations to learn from", int(counts.get("train", 0))),
+            (f"{task}: perturbations never seen", int(counts.get("test", 0))),
+            (f"{task}: share labelled 1", float(rows["label"].astype("Float64").mean())),
+        ]
+    origin = "Labels given as tables."
+    if screen is not None:
+        origin = "Labels made here from raw counts."
+    if screen is not None and screen.simulated is not None:
+        origin = (
+            "The screen is simulated: its effects are planted and known, it says nothing about real genes."
+        )
+    facts.append(("labels' digest", folder_digest(labels.digests)[:12]))
+    return Report(
+        title=f"Perturbation benchmark: {labels.name}",
+        subtitle=(origin, *notes),
+        facts=facts,
+        sections=sections,
+    )

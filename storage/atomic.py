@@ -1,0 +1,86 @@
+"""Files appear whole or not at all: write beside the target, flush to disk, rename over it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from storage.errors import StorageError
+
+
+@contextlib.contextmanager
+def atomic_path(target: Path | str) -> Iterator[Path]:
+    """Give a temporary path beside ``target``; on success it becomes ``target``, on failure it goes.
+
+    Works for a file and for a folder; an existing folder at ``target`` is replaced.
+
+    Raises
+    ------
+    StorageError
+        If the disk is full or the place cannot be written; ``target`` is left as it was.
+    """
+    target = Path(target)
+    # One leading part keeps the suffix, because some writers choose their format by it.
+    temporary = target.with_name(f".partial-{uuid.uuid4().hex[:8]}-{target.name}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        _flush(temporary)
+        if temporary.is_dir() and target.is_dir():
+            remove(target)
+        os.replace(temporary, target)
+    except OSError as error:
+        remove(temporary)
+        raise as_storage_error(error, target) from error
+    except BaseException:
+        remove(temporary)
+        raise
+
+
+def write_json(target: Path | str, content: object) -> None:
+    """Write ``content`` as indented JSON with sorted keys, atomically."""
+    with atomic_path(target) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def place_copy(source: Path, target: Path | str) -> None:
+    """A second name for the same bytes where the disk allows it, else a copy."""
+    with atomic_path(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def as_storage_error(error: OSError, target: Path | str) -> Exception:
+    """Turn the disk's own errors into one plain sentence; other errors are handed back unchanged."""
+    advice = {
+        errno.ENOSPC: "the disk is full; free some space and run the same command again",
+        errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+        errno.EROFS: "the disk is read-only; choose another folder",
+        errno.EACCES: "no permission to write there; choose another folder",
+        errno.EPERM: "no permission to write there; choose another folder",
+        errno.ENOTDIR: "a part of this path is a file; choose another folder",
+    }.get(error.errno)
+    return error if advice is None else StorageError(f"cannot write {target}: {advice}")
+
+
+def _flush(path: Path) -> None:
+    """Bring a finished file's bytes to disk, so that a crash after the rename cannot empty it."""
+    if path.is_file():
+        with path.open("rb") as handle:
+            os.fsync(handle.fileno())

@@ -1,0 +1,132 @@
+"""Reading AnnData files in pieces: X stays on disk, a block of rows is in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+from anndata.io import read_elem
+from scipy import sparse
+
+from storage.errors import InputError
+
+ENCODINGS = {"array": "dense", "csr_matrix": "csr", "csc_matrix": "csc"}
+
+
+class H5adFile:
+    """An h5ad file opened for reading, with X (or a layer) dense, CSR or CSC.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, not HDF5, cut off, or has no matrix where asked for.
+    """
+
+    def __init__(self, path: Path | str, *, layer: str | None = None):
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise InputError(str(path), ["no such file"])
+        try:
+            self._file = h5py.File(path, "r")
+        except OSError as error:
+            reason = (
+                "the file is cut off; copy or download it again"
+                if "truncated" in str(error)
+                else "not an h5ad file (it is not HDF5); give an AnnData file written with write_h5ad"
+            )
+            raise InputError(str(path), [reason]) from error
+        try:
+            self._open_matrix(layer)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _open_matrix(self, layer: str | None) -> None:
+        missing = [part for part in ("X", "obs", "var") if part not in self._file]
+        if missing:
+            raise InputError(str(self.path), [f"not an h5ad file: {', '.join(missing)} missing in it"])
+        if layer is not None and layer not in self.layers:
+            found = ", ".join(self.layers) or "none"
+            raise InputError(str(self.path), [f"no layer '{layer}'; the file's layers: {found}"])
+        self._matrix = self._file["X"] if layer is None else self._file["layers"][layer]
+        encoding = self._matrix.attrs.get("encoding-type", "array")
+        if encoding not in ENCODINGS or (encoding == "array" and not hasattr(self._matrix, "shape")):
+            raise InputError(str(self.path), [f"X is stored as '{encoding}'; dense, CSR or CSC is needed"])
+        self.kind: str = ENCODINGS[encoding]
+        shape = self._matrix.shape if self.kind == "dense" else self._matrix.attrs["shape"]
+        self.n_cells, self.n_genes = (int(size) for size in shape)
+
+    @property
+    def layers(self) -> list[str]:
+        """Names of the file's layers."""
+        return sorted(self._file["layers"]) if "layers" in self._file else []
+
+    def __enter__(self) -> H5adFile:
+        return self
+
+    def __exit__(self, *_exc) -> None:
+        self._file.close()
+
+    def columns(self, part: str) -> list[str]:
+        """Names of the columns of ``obs`` or ``var``, the index left out."""
+        group = self._file[part]
+        index = group.attrs.get("_index", "_index")
+        return [str(name) for name in group.attrs.get("column-order", sorted(group)) if name != index]
+
+    def column(self, part: str, name: str | None) -> pd.Series:
+        """One column of ``obs`` or ``var``; the index where ``name`` is None."""
+        group = self._file[part]
+        values = read_elem(group[name if name is not None else group.attrs.get("_index", "_index")])
+        return pd.Series(values)
+
+    def row_blocks(
+        self, *, most_values: int = 8_000_000
+    ) -> Iterator[tuple[int, np.ndarray | sparse.csr_matrix]]:
+        """Yield ``(first_row, block)`` in row order; blocks are dense arrays or CSR matrices.
+
+        CSC is not laid out for this: it is read whole once for every 65,536 cells.
+        """
+        reader = {"dense": self._dense_blocks, "csr": self._csr_blocks, "csc": self._csc_blocks}[self.kind]
+        try:
+            yield from reader(most_values)
+        except OSError as error:
+            raise InputError(str(self.path), [f"the file cannot be read to its end ({error})"]) from error
+
+    def _dense_blocks(self, most_values: int) -> Iterator[tuple[int, np.ndarray]]:
+        rows = max(1, most_values // max(self.n_genes, 1))
+        if self._matrix.chunks:
+            # Whole HDF5 chunks, so that none is decompressed twice.
+            rows = max(1, rows // self._matrix.chunks[0]) * self._matrix.chunks[0]
+        for first in range(0, self.n_cells, rows):
+            yield first, self._matrix[first : first + rows]
+
+    def _csr_blocks(self, most_values: int) -> Iterator[tuple[int, sparse.csr_matrix]]:
+        starts = self._matrix["indptr"][:].astype(np.int64)
+        first = 0
+        while first < self.n_cells:
+            last = int(np.searchsorted(starts, starts[first] + most_values, side="right")) - 1
+            last = min(max(last, first + 1), self.n_cells)
+            values = slice(int(starts[first]), int(starts[last]))
+            data, columns = self._matrix["data"][values], self._matrix["indices"][values]
+            pieces = (data, columns, starts[first : last + 1] - starts[first])
+            yield first, sparse.csr_matrix(pieces, shape=(last - first, self.n_genes))
+            first = last
+
+    def _csc_blocks(self, most_values: int, tile: int = 65_536) -> Iterator[tuple[int, sparse.csr_matrix]]:
+        starts = self._matrix["indptr"][:].astype(np.int64)
+        for first in range(0, self.n_cells, tile):
+            last = min(first + tile, self.n_cells)
+            columns, gene = [], 0
+            while gene < self.n_genes:
+                stop = int(np.searchsorted(starts, starts[gene] + most_values, side="right")) - 1
+                stop = min(max(stop, gene + 1), self.n_genes)
+                values = slice(int(starts[gene]), int(starts[stop]))
+                data, rows = self._matrix["data"][values], self._matrix["indices"][values]
+                shape = (self.n_cells, stop - gene)
+                block = sparse.csc_matrix((data, rows, starts[gene : stop + 1] - starts[gene]), shape=shape)
+                columns.append(block[first:last])
+                gene = stop
+            yield first, sparse.hstack(columns, format="csr")

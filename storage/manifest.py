@@ -1,0 +1,193 @@
+"""When is a stage done? When its manifest, written last, names files that are all there.
+
+A stage is one step on one data set. It lives in ``<workspace>/<kind>/<name>-<digest>/``; the digest covers
+the digests of its inputs, its options and the code it runs, so a changed option is another folder and an
+unchanged one is a look-up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+from filelock import FileLock, Timeout
+
+from storage.atomic import as_storage_error, remove, write_json
+from storage.errors import StorageError
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage's result depends on.
+
+    Parameters
+    ----------
+    kind, name
+        The folder it is filed under and the data set's readable name.
+    inputs
+        Digests of what it reads, by role.
+    options
+        Its options as plain JSON values.
+    code
+        Packages or modules whose sources the result depends on.
+    """
+
+    kind: str
+    name: str
+    inputs: Mapping[str, str]
+    options: Mapping[str, object]
+    code: tuple[ModuleType, ...] = field(default=())
+
+    @property
+    def digest(self) -> str:
+        """Hexadecimal SHA-256 over inputs, options and code."""
+        content = {
+            "kind": self.kind,
+            "name": self.name,
+            "inputs": dict(self.inputs),
+            "options": self.options,
+            "code": [source_digest(module) for module in self.code],
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def folder(self, workspace: Path | str) -> Path:
+        """Where this stage lives in ``workspace``."""
+        return Path(workspace) / self.kind / f"{self.name}-{self.digest[:12]}"
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """A finished stage, as handed from task to task: where it is and what it is, never its contents."""
+
+    kind: str
+    name: str
+    folder: Path
+    digest: str
+    #: Digest over the bytes of all files made; what later stages depend on.
+    content: str
+    rows: Mapping[str, int]
+    #: ``done`` in this run, or ``skipped`` because an earlier run had finished it.
+    status: str
+    reason: str
+
+
+def run_stage(
+    workspace: Path | str,
+    stage: Stage,
+    work: Callable[[Path], Mapping[str, int] | None],
+    *,
+    force: bool = False,
+) -> StageRecord:
+    """Do ``work`` in the stage's folder unless its manifest verifies already.
+
+    ``work`` gets the folder and returns row counts for the ledger. What it keeps under a name with a leading
+    dot (finished blocks, say) is there again after an interruption and goes when the stage is done. A second
+    process asking for the same stage waits and finds it done.
+
+    Raises
+    ------
+    StorageError
+        If the workspace cannot be written.
+    """
+    folder = stage.folder(workspace)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            if force:
+                remove(folder)
+            elif (record := finished_stage(stage, workspace)) is not None:
+                _remove_hidden(folder)
+                return record
+            folder.mkdir(exist_ok=True)
+            rows = dict(work(folder) or {})
+            _write_manifest(folder, stage, rows)
+            _remove_hidden(folder)
+            reason = "asked for again" if force else "not done before with these inputs, options and code"
+            return _record(folder, stage, "done", reason)
+    except Timeout as error:
+        raise StorageError(f"{folder} is locked by another process") from error
+    except OSError as error:
+        raise as_storage_error(error, folder) from error
+
+
+def finished_stage(stage: Stage, workspace: Path | str) -> StageRecord | None:
+    """Read a stage back if its manifest verifies: every file is there with the size it had."""
+    folder = stage.folder(workspace)
+    manifest = read_manifest(folder)
+    if manifest is None or manifest["digest"] != stage.digest:
+        return None
+    for name, entry in manifest["files"].items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != entry["bytes"]:
+            return None
+    return _record(folder, stage, "skipped", "an earlier run finished it; same inputs, options and code")
+
+
+def read_manifest(folder: Path | str) -> dict | None:
+    """Read a folder's manifest; ``None`` where there is none or it is not whole."""
+    try:
+        return json.loads((Path(folder) / MANIFEST).read_text())
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return None
+
+
+def file_digest(path: Path | str) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with Path(path).open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def folder_digest(files: Mapping[str, str]) -> str:
+    """One digest over the names and digests of several files."""
+    return hashlib.sha256(json.dumps(dict(files), sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def source_digest(module: ModuleType) -> str:
+    """Digest over a package's (or module's) Python sources and templates, names included."""
+    source = Path(module.__file__)
+    if source.name != "__init__.py":
+        return file_digest(source)
+    paths = (p for p in source.parent.rglob("*") if p.suffix in {".py", ".j2"})
+    return folder_digest({str(path.relative_to(source.parent)): file_digest(path) for path in paths})
+
+
+def _write_manifest(folder: Path, stage: Stage, rows: Mapping[str, int]) -> None:
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        name = "/".join(parts)
+        if path.is_file() and name != MANIFEST and not any(part.startswith(".") for part in parts):
+            files[name] = {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+    write_json(
+        folder / MANIFEST,
+        {
+            "kind": stage.kind,
+            "name": stage.name,
+            "digest": stage.digest,
+            "inputs": dict(stage.inputs),
+            "options": stage.options,
+            "files": files,
+            "rows": dict(rows),
+        },
+    )
+
+
+def _remove_hidden(folder: Path) -> None:
+    for path in folder.glob(".*"):
+        remove(path)
+
+
+def _record(folder: Path, stage: Stage, status: str, reason: str) -> StageRecord:
+    manifest = read_manifest(folder)
+    content = folder_digest({name: entry["sha256"] for name, entry in manifest["files"].items()})
+    return StageRecord(
+        stage.kind, stage.name, folder, stage.digest, content, manifest["rows"], status, reason
+    )

@@ -1,0 +1,185 @@
+"""MLflow: one parent run a job, one child a predictor and task, each found again by its key."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from filelock import FileLock
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.models import infer_signature
+from mlflow.tracking import MlflowClient
+
+KEY_TAG = "pqa.key"
+#: Metrics sent in one request; the server takes at most 1000.
+BATCH = 500
+
+logging.getLogger("mlflow").setLevel(logging.ERROR)
+logging.getLogger("alembic").setLevel(logging.ERROR)
+
+
+@dataclass(frozen=True)
+class TableInput:
+    """A table a run has read: its name, digest, place and role (``training``, ``test``)."""
+
+    name: str
+    digest: str
+    source: str
+    role: str
+    n_rows: int
+
+
+@dataclass(frozen=True)
+class RunContent:
+    """All that one run says; written in one go, so that a run is whole or is written again.
+
+    Attributes
+    ----------
+    history
+        One mapping an epoch, logged with the epoch as step.
+    files
+        Artifact folder ('' = top) to local files.
+    description
+        Markdown shown on the run's page.
+    """
+
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    history: Sequence[Mapping[str, float]] = ()
+    tags: Mapping[str, str] = field(default_factory=dict)
+    inputs: Sequence[TableInput] = ()
+    files: Sequence[tuple[str, Path]] = ()
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A fitted predictor as an MLflow model: state folder, module that loads it, sources, example pairs."""
+
+    folder: Path
+    loader_module: str
+    code: Sequence[Path]
+    example: pd.DataFrame
+    requirements: Sequence[str]
+
+
+def local_uri(workspace: Path | str) -> str:
+    """Address of the SQLite store in a workspace."""
+    return f"sqlite:///{Path(workspace).resolve() / 'mlflow.db'}"
+
+
+class Tracker:
+    """One experiment in one tracking store.
+
+    Parameters
+    ----------
+    uri
+        A tracking server's address; None for SQLite in the workspace.
+    workspace
+        Holds SQLite, artifacts and locks.
+    experiment
+        Name of the experiment, made if it is not there.
+    """
+
+    def __init__(self, uri: str | None, *, workspace: Path | str, experiment: str):
+        self._workspace = Path(workspace).resolve()
+        self._uri = uri or local_uri(self._workspace)
+        self._workspace.mkdir(parents=True, exist_ok=True)
+        # SQLite is migrated when first opened; two processes at once would both try.
+        with FileLock(self._workspace / ".mlflow.lock"):
+            self._client = MlflowClient(self._uri)
+            found = self._client.get_experiment_by_name(experiment)
+            self._experiment = found.experiment_id if found else self._create(experiment, local=uri is None)
+
+    def _create(self, name: str, *, local: bool) -> str:
+        place = (self._workspace / "mlflow-artifacts" / name).as_uri() if local else None
+        return self._client.create_experiment(name, artifact_location=place)
+
+    def open_run(self, key: str, name: str, *, parent: str | None = None) -> str:
+        """Id of the run with this key; made and set running if it is not there yet."""
+        with FileLock(self._workspace / ".mlflow.lock"):
+            run = self._find(key)
+            if run is not None:
+                if run.info.status != "FINISHED":
+                    self._client.update_run(run.info.run_id, status="RUNNING")
+                return run.info.run_id
+            tags = {KEY_TAG: key} | ({"mlflow.parentRunId": parent} if parent else {})
+            run = self._client.create_run(self._experiment, run_name=name, tags=tags)
+            return run.info.run_id
+
+    def is_finished(self, run_id: str) -> bool:
+        """Whether a run has been written to its end."""
+        return self._client.get_run(run_id).info.status == "FINISHED"
+
+    def write_run(
+        self, key: str, name: str, content: RunContent, *, parent: str, model: ModelFiles | None = None
+    ) -> str:
+        """Write a child run unless it is finished; one that was interrupted is deleted and written anew."""
+        if (found := self._find(key)) is not None:
+            if found.info.status == "FINISHED":
+                return found.info.run_id
+            self._client.delete_run(found.info.run_id)
+        run_id = self.open_run(key, name, parent=parent)
+        with self.ending(run_id):
+            self.log(run_id, content)
+            if model is not None:
+                self._log_model(run_id, model)
+        return run_id
+
+    @contextlib.contextmanager
+    def ending(self, run_id: str) -> Iterator[None]:
+        """Set the run finished at the end of the block, or failed if it raises."""
+        try:
+            yield
+        except BaseException:
+            self._client.set_terminated(run_id, "FAILED")
+            raise
+        self._client.set_terminated(run_id, "FINISHED")
+
+    def log(self, run_id: str, content: RunContent) -> None:
+        """Send a run's content, in as few requests as there can be."""
+        now = int(time.time() * 1000)
+        metrics = [Metric(key, float(value), now, 0) for key, value in content.metrics.items()]
+        for epoch, values in enumerate(content.history):
+            metrics += [Metric(f"epoch/{key}", float(value), now, epoch) for key, value in values.items()]
+        tags = dict(content.tags) | (
+            {"mlflow.note.content": content.description} if content.description else {}
+        )
+        parameters = [Param(key, str(value)) for key, value in content.parameters.items()]
+        self._client.log_batch(run_id, params=parameters, tags=[RunTag(k, str(v)) for k, v in tags.items()])
+        for start in range(0, len(metrics), BATCH):
+            self._client.log_batch(run_id, metrics=metrics[start : start + BATCH])
+        if content.inputs:
+            self._client.log_inputs(run_id, datasets=[_dataset(table) for table in content.inputs])
+        for folder, path in content.files:
+            self._client.log_artifact(run_id, str(path), folder or None)
+
+    def _find(self, key: str):
+        runs = self._client.search_runs([self._experiment], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)
+        return runs[0] if runs else None
+
+    def _log_model(self, run_id: str, model: ModelFiles) -> None:
+        mlflow.set_tracking_uri(self._uri)
+        columns = model.example.assign(score=0.0)
+        with mlflow.start_run(run_id=run_id):
+            mlflow.pyfunc.log_model(
+                name="model",
+                loader_module=model.loader_module,
+                data_path=str(model.folder),
+                code_paths=[str(path) for path in model.code],
+                signature=infer_signature(model.example, columns[["score"]]),
+                input_example=model.example,
+                pip_requirements=list(model.requirements),
+            )
+
+
+def _dataset(table: TableInput) -> DatasetInput:
+    profile = f'{{"num_rows": {table.n_rows}}}'
+    dataset = Dataset(table.name, table.digest[:36], "local", f'{{"uri": "{table.source}"}}', profile=profile)
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", table.role)])

@@ -1,0 +1,142 @@
+"""Figures of the tests' honesty: p-values where nothing happened, and the truth of a simulated screen."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.stats import beta
+
+from tasks.comparison import drawing
+from tasks.comparison.screen_figures import minus_log10_p
+
+# Quantiles drawn in a QQ plot: the smallest p-values all, the rest thinned.
+ALL_OF_THE_SMALLEST = 200
+THINNED = 400
+
+
+def null_calibration(null_tests: pd.DataFrame) -> Figure:
+    """QQ plot and histogram of p-values from false perturbations made of control cells.
+
+    Parameters
+    ----------
+    null_tests
+        DE tests (``p_value``, perhaps ``log10_p_value``) in which no gene is truly changed.
+
+    Notes
+    -----
+    The band holds 95% of each ordered p-value of n independent tests: the i-th smallest follows
+    Beta(i, n - i + 1). Genes are not independent, so real screens leave it a little more often.
+    """
+    tests = null_tests[null_tests["p_value"].notna()]
+    figure, axes = drawing.new_figure(3.8, columns=2)
+    if tests.empty:
+        for ax in axes[0]:
+            drawing.say(ax, "no null tests")
+        return figure
+    _quantiles(axes[0, 0], np.sort(minus_log10_p(tests))[::-1])
+    _histogram(axes[0, 1], tests["p_value"].to_numpy(np.float64))
+    return figure
+
+
+def small_p_share(null_tests: pd.DataFrame, below: float = 0.05) -> float:
+    """Share of the tests with a p-value below ``below``; NaN without tests."""
+    p_value = null_tests["p_value"].dropna()
+    return float((p_value < below).mean()) if len(p_value) else np.nan
+
+
+def _quantiles(ax: Axes, observed: np.ndarray) -> None:
+    n = len(observed)
+    rank = np.unique(
+        np.concatenate(
+            [np.arange(1, min(n, ALL_OF_THE_SMALLEST) + 1), np.geomspace(1, n, THINNED).astype(np.int64)]
+        )
+    )
+    expected = -np.log10((rank - 0.5) / n)
+    low, high = (-np.log10(beta.ppf(q, rank, n - rank + 1)) for q in (0.975, 0.025))
+    ax.fill_between(expected, low, high, color=drawing.LIGHT, linewidth=0, label="95% band")
+    ax.plot([0, expected[0]], [0, expected[0]], color=drawing.BLACK, linewidth=0.9, label="as expected")
+    highest = max(1.15 * high[0], 1.5 * expected[0])
+    shown = np.minimum(observed[rank - 1], highest)
+    drawing.points(ax, expected, shown, color=drawing.BLUE, s=10, label="null tests")
+    ax.set_ylim(-0.1, 1.04 * highest)
+    drawing.key(ax, loc="upper left")
+    drawing.label_axes(
+        ax,
+        x="expected −log₁₀ p",
+        y="observed −log₁₀ p",
+        title=f"{n:,} tests in which nothing changed",
+    )
+
+
+def _histogram(ax: Axes, p_value: np.ndarray) -> None:
+    bins = np.linspace(0, 1, 21)
+    share = np.histogram(p_value, bins)[0] / len(p_value)
+    ax.bar(bins[:-1], share, width=0.05, align="edge", color=drawing.SKY, edgecolor="white", linewidth=0.5)
+    ax.axhline(0.05, color=drawing.BLACK, linewidth=0.9, linestyle="--")
+    ax.set_xlim(0, 1)
+    drawing.label_axes(
+        ax,
+        x="p-value",
+        y="share of the tests",
+        title=f"{float((p_value < 0.05).mean()):.1%} have p < 0.05 (5% expected)",
+    )
+
+
+def truth_figure(truth_check: pd.DataFrame, *, alpha: float = 0.05) -> Figure:
+    """Power and false discovery rate where the truth is known.
+
+    Parameters
+    ----------
+    truth_check
+        ``group`` ('all', or bins of the true absolute log2 fold change such as '0.25-0.5'), ``n_true``,
+        ``n_called``, ``false_discovery_rate``, ``power``; rates may be NaN.
+    alpha
+        The false discovery rate that was asked for.
+    """
+    figure, axes = drawing.new_figure(3.4, columns=2, gridspec_kw={"width_ratios": [1.6, 1]})
+    power, false = axes[0]
+    _rate_bars(power, truth_check, "power", count="n_true", colour=drawing.GREEN)
+    drawing.label_axes(
+        power,
+        x="true |log₂ fold change|",
+        y="share found (power)",
+        title="Truly changed genes that were found",
+    )
+    power.set_ylim(0, 1.12)
+    _rate_bars(false, truth_check, "false_discovery_rate", count="n_called", colour=drawing.VERMILLION)
+    false.axhline(alpha, color=drawing.BLACK, linewidth=0.9, linestyle="--")
+    highest = truth_check["false_discovery_rate"].max()
+    false.set_ylim(0, max(2.4 * alpha, 1.2 * (0.0 if np.isnan(highest) else highest)))
+    drawing.label_axes(
+        false,
+        x="called genes",
+        y="false discovery rate",
+        title=f"Calls that are false (asked for: {alpha:.0%})",
+    )
+    return figure
+
+
+def _rate_bars(ax: Axes, truth_check: pd.DataFrame, column: str, *, count: str, colour: str) -> None:
+    shown = truth_check[truth_check[column].notna()]
+    if shown.empty:
+        drawing.say(ax, "nothing to count")
+        return
+    places = np.arange(len(shown))
+    ax.bar(places, shown[column], width=0.65, color=colour)
+    for place, value, n in zip(places, shown[column], shown[count], strict=True):
+        ax.annotate(
+            f"{value:.2f}\nn = {n:,.0f}",
+            (place, value),
+            xytext=(0, 2),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            fontsize=7,
+            color=drawing.BLACK,
+        )
+    # Few bars keep the width they have among many.
+    spare = max(0.0, 3 - len(shown)) / 2
+    ax.set_xlim(-0.6 - spare, len(shown) - 0.4 + spare)
+    ax.set_xticks(places, [drawing.short_name(group, 14) for group in shown["group"]])

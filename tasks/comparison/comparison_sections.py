@@ -1,0 +1,167 @@
+"""The report's sections on one task: the leaderboard, and what lies behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from tasks.comparison.predictor_figures import auroc_distributions, leaderboard_figure, reliability
+from tasks.comparison.report import NOTHING, Section, format_value
+
+QUESTIONS = {
+    "de": "Does the gene's expression change when the perturbed gene is knocked down?",
+    "dir": "Given that the gene changes: does its expression go up?",
+}
+TASK_NAMES = {"de": "DE or not", "dir": "Up or down"}
+MOST_GENES = 20
+
+
+def comparison_sections(
+    task: str,
+    leaderboard: pd.DataFrame,
+    *,
+    scored_by_predictor: Mapping[str, pd.DataFrame],
+    per_gene: Mapping[str, pd.DataFrame],
+    published: Mapping[str, float] | None = None,
+    name: str = "",
+) -> list[Section]:
+    """Two sections for one task: the scores, and the genes and scores behind them.
+
+    Parameters
+    ----------
+    task
+        'de' or 'dir'.
+    leaderboard
+        As from :func:`tasks.comparison.intervals.leaderboard`.
+    scored_by_predictor
+        Scored pairs by the predictor's name.
+    per_gene
+        Tables of :func:`tasks.comparison.metrics.auroc_per_gene` by the predictor's name.
+    published
+        Published AUROC by method, for the same data set and task.
+    name
+        What was scored, for example a cell line; stands in the titles, and is needed where one report has
+        several.
+
+    Raises
+    ------
+    ValueError
+        If ``task`` is neither.
+    """
+    if task not in QUESTIONS:
+        raise ValueError(f"task must be one of {', '.join(QUESTIONS)}; found {task!r}")
+    title = ", ".join(part for part in (name, TASK_NAMES[task]) if part)
+    order = [predictor for predictor in leaderboard["predictor"] if predictor in scored_by_predictor]
+    return [
+        _scores_section(title, task, leaderboard, published),
+        _behind_section(
+            title,
+            {predictor: scored_by_predictor[predictor] for predictor in order},
+            {predictor: per_gene[predictor] for predictor in order if predictor in per_gene},
+        ),
+    ]
+
+
+def leaderboard_table(leaderboard: pd.DataFrame) -> pd.DataFrame:
+    """The leaderboard as shown to a reader, intervals in words."""
+    low_high = _interval(leaderboard, "auroc_low", "auroc_high")
+    behind = _interval(leaderboard, "difference_to_best_low", "difference_to_best_high")
+    behind[0] = NOTHING
+    table = pd.DataFrame(
+        {
+            "predictor": leaderboard["predictor"],
+            "AUROC": leaderboard["auroc"],
+            "95% interval": low_high,
+            "best minus this": leaderboard["difference_to_best"],
+            "its interval": behind,
+            "pooled AUROC": leaderboard["pooled_auroc"],
+            "pooled AUPRC": leaderboard["pooled_auprc"],
+            "genes": leaderboard["n_genes"],
+        }
+    )
+    if "gain_over_reference" in leaderboard:
+        table["gain over reference"] = leaderboard["gain_over_reference"]
+        table["interval of the gain"] = _interval(
+            leaderboard, "gain_over_reference_low", "gain_over_reference_high"
+        )
+    return table
+
+
+def _scores_section(
+    title: str, task: str, leaderboard: pd.DataFrame, published: Mapping[str, float] | None
+) -> Section:
+    first = leaderboard.iloc[0]
+    text = (
+        f"The question: {QUESTIONS[task]} It is asked of {first.n_pairs:,} pairs of "
+        f"{first.n_perturbations:,} perturbations whose labels in this table were kept from training.\n\n"
+        "AUROC is the chance that a pair with the answer 1 gets a higher score than a pair with the answer "
+        "0: 0.5 is guessing, 1 is perfect. It is taken for each gene over its perturbations and averaged "
+        "over genes, so that knowing which genes respond to everything gains nothing. "
+        f"{first.n_genes:,} genes are averaged; {first.n_genes_dropped:,} have one kind of answer only and "
+        "are left out."
+    )
+    hollow = " Hollow diamonds are published figures for the same data set." if published else ""
+    caption = (
+        "Leaderboard\n"
+        "How to read this: the dot is the score, the bar its 95% interval: where the score would fall with "
+        f"another draw of perturbations.{hollow} The dashed line is guessing."
+    )
+    notes = (
+        "Intervals come from resampling whole perturbations; they do not cover the chance in training a "
+        "predictor. 'Best minus this' resamples both alike: where its interval does not include 0, the gap "
+        "is unlikely to come from the choice of perturbations. Pooled figures take all pairs together and do "
+        "reward knowing which genes respond to everything."
+    )
+    return Section(
+        f"{title}: scores",
+        text,
+        figures=[(caption, leaderboard_figure(leaderboard, published))],
+        tables=[("Scores, best first", leaderboard_table(leaderboard), notes)],
+    )
+
+
+def _behind_section(
+    title: str, scored_by_predictor: Mapping[str, pd.DataFrame], per_gene: Mapping[str, pd.DataFrame]
+) -> Section:
+    figures = []
+    if per_gene:
+        caption = (
+            "Which genes carry the score\n"
+            "How to read this: each small dot is a gene, the box holds the middle half of them, the line in "
+            "it is the median, the whiskers reach from 5% to 95%, the diamond is the mean (the score). Genes "
+            "with few perturbations fall on simple fractions, often 0 or 1."
+        )
+        figures.append((caption, auroc_distributions(per_gene)))
+    if scored_by_predictor:
+        caption = (
+            "What a high score means\n"
+            "How to read this: pairs are sorted by score and cut into tenths. Bars that rise from left to "
+            "right mean that a higher score goes with more true answers; the dashed line is the share over "
+            "all pairs. Scores are not probabilities. Equal scores stay together, so a yes-or-no predictor "
+            "has two bars."
+        )
+        figures.append((caption, reliability(scored_by_predictor)))
+    tables = [_gene_table(per_gene)] if per_gene else []
+    return Section(f"{title}: in detail", figures=figures, tables=tables)
+
+
+def _gene_table(per_gene: Mapping[str, pd.DataFrame]) -> tuple[str, pd.DataFrame, str]:
+    """The genes with the most of the rarer answer: those whose AUROC is known best."""
+    first = next(iter(per_gene.values()))
+    genes = first[["gene", "n_positive", "n_negative"]]
+    rarer = genes[["n_positive", "n_negative"]].min(axis=1)
+    genes = genes.assign(rarer=rarer).query("rarer > 0")
+    genes = genes.sort_values(["rarer", "gene"], ascending=[False, True]).head(MOST_GENES)
+    table = genes[["gene", "n_positive", "n_negative"]].set_axis(["gene", "answers 1", "answers 0"], axis=1)
+    for predictor, scores in per_gene.items():
+        auroc = scores.set_index("gene")["auroc"].reindex(genes["gene"]).to_numpy()
+        table.insert(table.shape[1], predictor, auroc, allow_duplicates=True)
+    notes = "The genes with the most answers of the rarer kind, whose AUROC is known best; others have fewer."
+    return "AUROC of single genes", table, notes
+
+
+def _interval(leaderboard: pd.DataFrame, low: str, high: str) -> list[str]:
+    pairs = zip(leaderboard[low], leaderboard[high], strict=True)
+    return [NOTHING if np.isnan(a) else f"{format_value(a)}\u00a0to\u00a0{format_value(b)}" for a, b in pairs]

@@ -1,0 +1,188 @@
+"""The report's sections on a screen and its labels, worded for a reader who knows the biology."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from tasks.comparison.calibration_figures import null_calibration, small_p_share, truth_figure
+from tasks.comparison.knock_down_figure import idle_guides, knock_down
+from tasks.comparison.report import Section
+from tasks.comparison.screen_figures import de_genes_per_perturbation, volcano
+
+MOST_LISTED = 100
+
+
+def label_sections(
+    tests: pd.DataFrame,
+    perturbations: pd.DataFrame,
+    *,
+    guides: pd.DataFrame | None = None,
+    null_tests: pd.DataFrame | None = None,
+    truth_check: pd.DataFrame | None = None,
+    counts: Mapping[str, object] | None = None,
+    alpha: float = 0.05,
+    works_below: float = 0.7,
+) -> list[Section]:
+    """Sections from counts to labels; those whose input is missing are left out.
+
+    Parameters
+    ----------
+    tests
+        The DE tests, as in ``tests.parquet``.
+    perturbations
+        ``perturbation``, ``n_cells``, ``n_guides``, ``target_measured``, ``target_log2_fold_change``,
+        ``target_remaining``, ``status`` ('kept' or 'excluded'), ``reason``, ``n_up``, ``n_down``.
+    guides
+        ``perturbation``, ``guide``, ``n_cells``, ``target_remaining``.
+    null_tests
+        Tests of false perturbations made of control cells, with the columns of ``tests``.
+    truth_check
+        ``group``, ``n_true``, ``n_called``, ``false_discovery_rate``, ``power`` on a simulated screen.
+    counts
+        Further rows for the table of what went in, by name.
+    alpha
+        Adjusted p-value below which a gene is called DE.
+    works_below
+        A guide works if it leaves less than this share of its target's expression.
+    """
+    sections = [
+        _screen_section(perturbations, counts or {}),
+        _knock_down_section(perturbations, guides, works_below),
+        _expression_section(tests, perturbations, alpha),
+    ]
+    if null_tests is not None:
+        sections.append(_null_section(null_tests))
+    if truth_check is not None:
+        sections.append(_truth_section(truth_check, alpha))
+    return sections
+
+
+def _screen_section(perturbations: pd.DataFrame, counts: Mapping[str, object]) -> Section:
+    excluded = perturbations[perturbations["status"] == "excluded"]
+    kept = perturbations[perturbations["status"] == "kept"]
+    facts = {
+        "perturbations in the screen": len(perturbations),
+        "perturbations kept": len(kept),
+        "perturbations excluded": len(excluded),
+        "cells of a kept perturbation (median)": kept["n_cells"].median(),
+        "kept perturbations with no DE gene": int(
+            (kept["n_up"].fillna(0) + kept["n_down"].fillna(0) == 0).sum()
+        ),
+        **counts,
+    }
+    tables = [
+        (
+            "What went in",
+            pd.DataFrame(
+                {"item": list(facts), "number": [_whole(value) for value in facts.values()]}, dtype=object
+            ),
+            "",
+        )
+    ]
+    if len(excluded):
+        listed = excluded.sort_values(["reason", "perturbation"])
+        listed = listed[["perturbation", "n_cells", "n_guides", "reason"]].set_axis(
+            ["perturbation", "cells", "guides", "reason"], axis=1
+        )
+        tables.append(("Excluded perturbations", listed, "No labels are made for these."))
+    text = (
+        "Each perturbation is a gene whose expression was reduced or disrupted in some cells. Its cells are "
+        "compared with control cells, gene by gene. A perturbation is left out where it has too few cells "
+        "to say anything."
+    )
+    return Section("Screen", text, tables=tables)
+
+
+def _knock_down_section(
+    perturbations: pd.DataFrame, guides: pd.DataFrame | None, works_below: float
+) -> Section:
+    caption = (
+        "Did the perturbation reach its target?\n"
+        "How to read this: 0 means that the target's own transcript is gone, 1 (solid line) that it is as "
+        f"in control cells. The dashed line is {works_below:g}; a guide above it is taken not to work. "
+        "Guides with few cells scatter widely by chance. A knock-out can destroy a protein and leave its "
+        "transcript, so there this is no proof of failure. Values above 1.5 are drawn at 1.5."
+    )
+    tables = []
+    if guides is not None:
+        idle = idle_guides(guides, works_below=works_below)
+        listed = idle[["perturbation", "guide", "n_cells", "target_remaining"]].set_axis(
+            ["perturbation", "guide", "cells", "remaining expression"], axis=1
+        )
+        measured_guides = int(guides["target_remaining"].notna().sum())
+        notes = f"{len(idle):,} of {measured_guides:,} guides with a measured target."
+        tables.append(("Guides that do not work, worst first", listed.head(MOST_LISTED), notes))
+    measured = int(perturbations["target_measured"].astype(bool).sum())
+    text = f"{measured:,} of {len(perturbations):,} perturbations have their target among the measured genes."
+    figure = knock_down(perturbations, guides, works_below=works_below)
+    return Section("Knock-down", text, figures=[(caption, figure)], tables=tables)
+
+
+def _expression_section(tests: pd.DataFrame, perturbations: pd.DataFrame, alpha: float) -> Section:
+    figures = [
+        (
+            "The strongest perturbations\n"
+            "How to read this: each point is a gene. To the right it is higher in the perturbed cells, to "
+            "the left lower; the higher up, the surer. Coloured genes have an adjusted p-value below "
+            f"{alpha:g}; a ring marks the perturbed gene itself. Triangles at the top lie beyond the scale.",
+            volcano(tests, alpha=alpha),
+        ),
+        (
+            "How many genes respond\n"
+            "How to read this: orange-red is up, blue is down. On the right, a cloud that rises with the "
+            "number of "
+            "cells says that small perturbations may have effects the screen was too small to see.",
+            de_genes_per_perturbation(perturbations),
+        ),
+    ]
+    kept = perturbations[perturbations["status"] == "kept"]
+    kept = kept.assign(n_de=kept["n_up"].fillna(0) + kept["n_down"].fillna(0))
+    kept = kept.sort_values(["n_de", "perturbation"], ascending=[False, True]).head(MOST_LISTED)
+    listed = pd.DataFrame(
+        {
+            "perturbation": kept["perturbation"],
+            "cells": kept["n_cells"],
+            "genes up": kept["n_up"].fillna(0).astype(int),
+            "genes down": kept["n_down"].fillna(0).astype(int),
+            "target, log2 fold change": kept["target_log2_fold_change"],
+        }
+    )
+    table = ("Perturbations with the most DE genes", listed, f"At most {MOST_LISTED} are listed.")
+    return Section("Differential expression", figures=figures, tables=[table])
+
+
+def _null_section(null_tests: pd.DataFrame) -> Section:
+    share = small_p_share(null_tests)
+    text = (
+        "Control cells were split at random into false perturbations and tested like real ones. Nothing "
+        "differs between them, so 5% of the p-values should lie below 0.05; "
+        f"{'none could be computed' if share != share else f'here it is {share:.1%}'}. A larger share means "
+        "that the labels hold false positives. Rarely detected genes give many p-values of 1, which is "
+        "harmless."
+    )
+    caption = (
+        "p-values where nothing changed\n"
+        "How to read this: on the left, points on the line are as expected by chance; points above the grey "
+        "band are too small p-values. On the right, bars should follow the dashed line, or lie below it at "
+        "the left end."
+    )
+    return Section("Calibration", text, figures=[(caption, null_calibration(null_tests))])
+
+
+def _truth_section(truth_check: pd.DataFrame, alpha: float) -> Section:
+    text = (
+        "The same test was run on a simulated screen, where it is known which genes were changed and by how "
+        "much. This is the test's quality under the simulation's assumptions, not that of the screen itself."
+    )
+    caption = (
+        "What the test finds and what it gets wrong\n"
+        "How to read this: on the left, the share of truly changed genes that were found, small changes "
+        "first. On the right, the share of calls that are wrong; it should not be far above the dashed line."
+    )
+    return Section("Known truth", text, figures=[(caption, truth_figure(truth_check, alpha=alpha))])
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,0 +1,208 @@
+"""Figures of a screen: volcano plots, DE genes of each perturbation, and how well the knock-down worked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from tasks.comparison import drawing
+
+MOST_NAMED_ROWS = 40
+# -log10 p above this is drawn at this height: further up, nothing is told apart that matters.
+HIGHEST = 50.0
+# A panel with more genes is drawn as pixels: a page holds several.
+RASTER_GENES = 300
+
+
+def volcano(
+    tests: pd.DataFrame,
+    perturbations: Sequence[str] | None = None,
+    *,
+    most: int = 6,
+    named_genes: int = 6,
+    alpha: float = 0.05,
+) -> Figure:
+    """Fold change against p-value, one panel for each of a few perturbations.
+
+    Parameters
+    ----------
+    tests
+        The DE tests: ``pert``, ``gene``, ``log2_fold_change``, ``p_value``, ``p_adj`` and, where p-values
+        are too small for a float, ``log10_p_value``.
+    perturbations
+        Those to show; without it the ``most`` with the most DE genes.
+    named_genes
+        Strongest genes to name in each direction.
+    alpha
+        Adjusted p-value below which a gene is called DE.
+    """
+    if perturbations is None:
+        perturbations = strongest_perturbations(tests, most=most, alpha=alpha)
+    shown = tests[tests["pert"].isin(list(perturbations)) & tests["p_value"].notna()]
+    if shown.empty:
+        figure, axes = drawing.new_figure(1.5)
+        drawing.say(axes[0, 0], "no tests to show")
+        return figure
+    shown = shown.assign(height=np.minimum(minus_log10_p(shown), HIGHEST))
+    fold_change = shown["log2_fold_change"].to_numpy(np.float64)
+    finite = np.abs(fold_change[np.isfinite(fold_change)])
+    widest = float(np.clip(finite.max(initial=0.5), 0.5, 6.0)) * 1.05
+    shown["place"] = np.clip(np.nan_to_num(fold_change, posinf=widest, neginf=-widest), -widest, widest)
+
+    columns = min(3, len(perturbations))
+    rows = -(-len(perturbations) // columns)
+    figure, axes = drawing.new_figure(0.5 + 2.9 * rows, rows=rows, columns=columns, sharex=True, sharey=True)
+    top = float(max(shown["height"].max(), 2.0))
+    for ax, perturbation in zip(axes.flat, perturbations, strict=False):
+        _volcano_panel(ax, shown[shown["pert"] == perturbation], alpha=alpha)
+        _name_genes(
+            ax, shown[shown["pert"] == perturbation], alpha=alpha, most=named_genes, top=top, widest=widest
+        )
+        ax.set_xlim(-1.6 * widest, 1.6 * widest)
+        ax.set_ylim(-0.03 * top, 1.08 * top)
+    drawing.finish_grid(axes, len(perturbations))
+    return figure
+
+
+def strongest_perturbations(tests: pd.DataFrame, *, most: int, alpha: float = 0.05) -> list[str]:
+    """The perturbations with the most DE genes, most first; equal numbers in the order of their names."""
+    de = (tests["p_adj"] < alpha).groupby(tests["pert"].astype(object)).sum()
+    return sorted(de.index, key=lambda name: (-de[name], str(name)))[:most]
+
+
+def minus_log10_p(tests: pd.DataFrame) -> np.ndarray:
+    """-log10 of the p-values, from ``log10_p_value`` where the table has it; p = 0 gives 308."""
+    if "log10_p_value" in tests:
+        return -tests["log10_p_value"].to_numpy(np.float64)
+    p_value = tests["p_value"].to_numpy(np.float64)
+    return -np.log10(np.maximum(p_value, 1e-308)) + 0.0
+
+
+def _volcano_panel(ax: Axes, tests: pd.DataFrame, *, alpha: float) -> None:
+    called = tests["p_adj"] < alpha
+    up, down = called & (tests["log2_fold_change"] > 0), called & (tests["log2_fold_change"] < 0)
+    kinds = [(~(up | down), drawing.LIGHT), (up, drawing.VERMILLION), (down, drawing.BLUE)]
+    for chosen, colour in kinds:
+        kind = tests[chosen]
+        capped = kind["height"] >= HIGHEST
+        look = {"color": colour, "rasterized": len(tests) > RASTER_GENES}
+        drawing.points(ax, kind["place"][~capped], kind["height"][~capped], **look)
+        drawing.points(ax, kind["place"][capped], kind["height"][capped], marker="^", s=22, **look)
+    name = str(tests["pert"].iloc[0]) if len(tests) else ""
+    own = tests[tests["gene"].astype(str) == name]
+    ax.scatter(own["place"], own["height"], s=46, facecolors="none", edgecolors=drawing.BLACK, linewidths=1)
+    ax.axvline(0, color=drawing.GREY, linewidth=0.6)
+    drawing.label_axes(
+        ax,
+        x="log₂ fold change against control",
+        y="−log₁₀ p",
+        title=f"{drawing.short_name(name, 22)}: {int(up.sum())} up, {int(down.sum())} down",
+    )
+
+
+def _name_genes(ax: Axes, tests: pd.DataFrame, *, alpha: float, most: int, top: float, widest: float) -> None:
+    """Write gene names outwards of their points, each lower than the one before."""
+    called = tests[tests["p_adj"] < alpha]
+    gap = 0.062 * top
+    for sign in (1, -1):
+        side = called[np.sign(called["log2_fold_change"]) == sign]
+        side = side.assign(size=side["log2_fold_change"].abs())
+        side = side.sort_values(["height", "size", "gene"], ascending=[False, False, True]).head(most)
+        heights = _spread(side["height"].to_numpy(np.float64), gap)
+        for gene, x, y, text_y in zip(side["gene"], side["place"], side["height"], heights, strict=True):
+            text_x = x + sign * 0.12 * widest
+            ax.plot([x, text_x], [y, text_y], linewidth=0.4, color=drawing.GREY, zorder=1)
+            ax.text(
+                text_x,
+                text_y,
+                drawing.short_name(gene, 12),
+                ha="left" if sign > 0 else "right",
+                va="center",
+                fontsize=7,
+                color=drawing.BLACK,
+                parse_math=False,
+            )
+
+
+def _spread(heights: np.ndarray, gap: float) -> np.ndarray:
+    """Move falling heights down, and back up from the floor, until all are ``gap`` apart."""
+    spread = heights.copy()
+    for place in range(1, len(spread)):
+        spread[place] = min(spread[place], spread[place - 1] - gap)
+    floor = 0.3 * gap
+    for place in range(len(spread) - 1, -1, -1):
+        spread[place] = max(spread[place], floor)
+        floor = spread[place] + gap
+    return spread
+
+
+def de_genes_per_perturbation(perturbations: pd.DataFrame) -> Figure:
+    """Genes up and down for each kept perturbation, and their number against the number of cells.
+
+    Parameters
+    ----------
+    perturbations
+        ``perturbation``, ``n_cells``, ``status`` ('kept' or 'excluded'), ``n_up``, ``n_down``.
+    """
+    kept = perturbations[perturbations["status"] == "kept"]
+    kept = kept.assign(
+        n_de=kept["n_up"].fillna(0) + kept["n_down"].fillna(0), name=kept["perturbation"].astype(str)
+    )
+    kept = kept.sort_values(["n_de", "name"], ascending=[False, True])
+    few = len(kept) <= MOST_NAMED_ROWS
+    figure, axes = drawing.new_figure(max(3.4, 0.6 + 0.2 * len(kept)) if few else 3.6, columns=2)
+    bars, scatter = axes[0]
+    if kept.empty:
+        drawing.say(bars, "no perturbation was kept")
+        drawing.say(scatter, "no perturbation was kept")
+        return figure
+    (_named_bars if few else _ranked_bars)(bars, kept)
+    drawing.points(scatter, kept["n_cells"], kept["n_de"], color=drawing.BLUE, alpha=0.7, s=28 if few else 14)
+    drawing.count_axis(scatter, "x", kept["n_cells"])
+    drawing.count_axis(scatter, "y", kept["n_de"])
+    drawing.label_axes(
+        scatter,
+        x="cells of the perturbation",
+        y="differentially expressed genes",
+        title="More cells, more power: is the number only that?",
+    )
+    return figure
+
+
+def _named_bars(ax: Axes, kept: pd.DataFrame) -> None:
+    rows = np.arange(len(kept))
+    ax.barh(rows, kept["n_up"], color=drawing.VERMILLION, height=0.7, label="up")
+    ax.barh(
+        rows, -kept["n_down"], color=drawing.BLUE, height=0.7, label="down", hatch="///", edgecolor="white"
+    )
+    drawing.name_rows(ax, list(kept["name"]))
+    _signed_counts(ax, "x")
+    drawing.label_axes(ax, x="genes down (left) and up (right)", title="DE genes of each perturbation")
+
+
+def _ranked_bars(ax: Axes, kept: pd.DataFrame) -> None:
+    rank = np.arange(1, len(kept) + 1)
+    look = {"linewidth": 0, "rasterized": len(kept) > drawing.RASTER_POINTS}
+    ax.fill_between(rank, 0, kept["n_up"], step="mid", color=drawing.VERMILLION, label="up", **look)
+    ax.fill_between(rank, 0, -kept["n_down"], step="mid", color=drawing.BLUE, label="down", **look)
+    _signed_counts(ax, "y")
+    none = int((kept["n_de"] == 0).sum())
+    drawing.label_axes(
+        ax,
+        x=f"perturbations, most DE genes first ({none:,} of {len(kept):,} have none)",
+        y="genes down (below 0) and up",
+        title="DE genes of each perturbation",
+    )
+
+
+def _signed_counts(ax: Axes, axis: str) -> None:
+    chosen = getattr(ax, f"{axis}axis")
+    chosen.set_major_locator(MaxNLocator(integer=True))
+    chosen.set_major_formatter(FuncFormatter(lambda value, _: f"{abs(value):,.0f}"))
+    (ax.axvline if axis == "x" else ax.axhline)(0, color=drawing.BLACK, linewidth=0.8)
+    drawing.key(ax, loc="lower right" if axis == "x" else "upper right")

@@ -1,0 +1,106 @@
+"""Gene blocks as units of work: spread over Dask, each done when its own file is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from distributed import Client, as_completed
+
+from storage.atomic import atomic_path
+from storage.errors import LedgerError
+from storage.screens import Screen
+from tasks.expression.groups import CellGroups
+from tasks.expression.rank_sum import rank_sum_block, rank_sum_p
+
+#: What a block file holds for each group and gene, in this order.
+FIELDS = ("u_statistic", "p_value", "log10_p_value", "mean")
+#: Means are given per 10,000 UMIs of a cell where counts are divided by library size.
+MEAN_SCALE = 10_000.0
+
+
+@dataclass(frozen=True)
+class BlockLedger:
+    """Blocks requested, found done from an earlier run, and done now."""
+
+    requested: int
+    skipped: int
+    done: int
+
+
+def block_id(index: int) -> str:
+    """Printable name of a gene block."""
+    return f"genes-{index:04d}"
+
+
+def compare_block(store: str, target: str, first: int, last: int, groups: CellGroups, scale: float) -> str:
+    """Test one block of genes and write (4, n_groups + 1, n_genes) float64; the last row is the controls.
+
+    Fields are as in `FIELDS`; for the controls only the mean is set.
+    """
+    block = Screen(store).read_genes(first, last)
+    u, ties, totals = rank_sum_block(
+        block.starts, block.cells, block.counts, groups.group, groups.library, groups.sizes
+    )
+    p_value, log10_p = rank_sum_p(u, ties, groups.sizes[:-1, None], groups.sizes[-1])
+    result = np.full((len(FIELDS), len(groups.sizes), block.n_genes), np.nan)
+    result[0, :-1], result[1, :-1], result[2, :-1] = u, p_value, log10_p
+    result[3] = totals / np.maximum(groups.sizes, 1)[:, None] * scale
+    write_block(target, result)
+    return target
+
+
+def run_blocks(
+    client: Client,
+    function: Callable[..., str],
+    units: Sequence[tuple[Path, tuple[int, ...], tuple]],
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> BlockLedger:
+    """Run ``function(store, target, first, last, ...)`` for every unit whose file is not whole yet.
+
+    Parameters
+    ----------
+    units
+        ``(target file, shape of its array, arguments)``; large arguments are scattered by the caller.
+    progress
+        Told how many blocks are finished, of how many.
+
+    Raises
+    ------
+    LedgerError
+        If blocks are missing in the end. An error inside a block is raised as it is.
+    """
+    waiting = [unit for unit in units if read_block(unit[0], unit[1]) is None]
+    skipped = len(units) - len(waiting)
+    progress(skipped, len(units))
+    futures = [
+        client.submit(function, *arguments, pure=False, key=f"{function.__name__}-{target}")
+        for target, _, arguments in waiting
+    ]
+    done = 0
+    for future in as_completed(futures, loop=client.loop):
+        future.result()
+        done += 1
+        progress(skipped + done, len(units))
+    missing = [target.name for target, shape, _ in units if read_block(target, shape) is None]
+    if missing:
+        raise LedgerError(f"{len(units)} blocks requested, {len(missing)} not done: {', '.join(missing[:5])}")
+    return BlockLedger(len(units), skipped, done)
+
+
+def write_block(target: str | Path, values: np.ndarray) -> None:
+    """Write a block's array, atomically."""
+    with atomic_path(target) as temporary, temporary.open("wb") as handle:
+        np.save(handle, values)
+
+
+def read_block(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Map a block's file into memory; None where it is missing, cut off or of another shape."""
+    try:
+        values = np.load(path, mmap_mode="r")
+    except (FileNotFoundError, ValueError, EOFError, OSError):
+        return None
+    return values if values.shape == shape else None

@@ -1,0 +1,110 @@
+"""Which cells are compared with which: perturbations, controls, and false perturbations made of controls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class CellGroups:
+    """Groups of cells to be tested against one group of controls.
+
+    Attributes
+    ----------
+    names
+        The n groups tested.
+    group
+        int32 (n_cells,): 0 to n - 1, n for controls, -1 for cells left out.
+    library
+        float64 (n_cells,): what counts are divided by.
+    sizes
+        int64 (n + 1,): cells of each group, controls last.
+    """
+
+    names: tuple[str, ...]
+    group: np.ndarray
+    library: np.ndarray
+    sizes: np.ndarray
+
+    @classmethod
+    def make(cls, names: Sequence[str], group: np.ndarray, library: np.ndarray) -> CellGroups:
+        """Count the cells of each group and put the parts together."""
+        sizes = np.bincount(group[group >= 0], minlength=len(names) + 1).astype(np.int64)
+        return cls(tuple(names), group.astype(np.int32), library.astype(np.float64), sizes)
+
+
+def perturbation_groups(
+    cells: pd.DataFrame, perturbations: Sequence[str], *, usable: np.ndarray, normalise: str = "library"
+) -> CellGroups:
+    """Group cells by perturbation, controls last.
+
+    Parameters
+    ----------
+    cells
+        ``perturbation`` (categorical), ``control`` and ``library_size`` of each cell.
+    usable
+        bool (n_cells,): cells that passed quality control.
+    normalise
+        ``library``: ranked value = UMI count / library size; ``none``: the count itself.
+    """
+    codes = pd.Categorical(cells["perturbation"], categories=list(perturbations)).codes.astype(np.int32)
+    group = np.where(cells["control"], len(perturbations), codes)
+    return CellGroups.make(perturbations, np.where(usable, group, -1), _divisor(cells, normalise))
+
+
+def false_perturbation_groups(
+    cells: pd.DataFrame,
+    *,
+    usable: np.ndarray,
+    seed: int,
+    normalise: str = "library",
+    most: int = 20,
+    min_cells: int = 25,
+) -> CellGroups | None:
+    """Hold out control cells as false perturbations, to see what the test calls where nothing is.
+
+    Control guides are held out whole where guides are known, so that what differs between guides counts;
+    otherwise control cells are drawn at random. At most ``most`` false perturbations of at least
+    ``min_cells`` cells, made of at most half of the control cells; the other half stays control.
+
+    Returns
+    -------
+    CellGroups or None
+        None where there are too few control cells to hold any out.
+    """
+    control = np.flatnonzero(cells["control"].to_numpy() & usable)
+    rng = np.random.default_rng([seed, 1])
+    if "guide" in cells and cells["guide"].iloc[control].nunique() > 1:
+        pools = {str(name): control[rows] for name, rows in _rows_by(cells["guide"].iloc[control]).items()}
+    else:
+        shuffled = rng.permutation(control)
+        n = min(most, len(control) // (2 * min_cells))
+        size = len(control) // (2 * n) if n else 0
+        pools = {f"control part {i + 1}": shuffled[i * size : (i + 1) * size] for i in range(n)}
+    order = sorted(name for name, rows in pools.items() if len(rows) >= min_cells)
+    chosen, left = [], len(control) // 2
+    for name in rng.permutation(np.array(order, dtype=object)):
+        if len(chosen) < most and len(pools[name]) <= left:
+            chosen.append(name)
+            left -= len(pools[name])
+    if not chosen:
+        return None
+    group = np.full(len(cells), -1, np.int32)
+    group[control] = len(chosen)
+    for index, name in enumerate(sorted(chosen)):
+        group[pools[name]] = index
+    return CellGroups.make(sorted(chosen), group, _divisor(cells, normalise))
+
+
+def _rows_by(names: pd.Series) -> dict[str, np.ndarray]:
+    return names.reset_index(drop=True).astype(str).groupby(names.astype(str).to_numpy()).indices
+
+
+def _divisor(cells: pd.DataFrame, normalise: str) -> np.ndarray:
+    library = cells["library_size"].to_numpy(np.float64)
+    # A cell without counts has only zeros; any divisor leaves them.
+    return np.maximum(library, 1.0) if normalise == "library" else np.ones(len(cells))

@@ -1,0 +1,91 @@
+"""What is known of genes, as one graph: genes linked to genes, and genes to the terms they carry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse
+
+from tasks.knowledge.symbols import SymbolIndex
+
+
+@dataclass(frozen=True)
+class Relation:
+    """One kind of link in the graph, as its source names it.
+
+    Attributes
+    ----------
+    name
+        As in the file, for example ``go_bp``.
+    kind
+        ``gene-gene`` or ``gene-term``.
+    source
+        The file's name without its ending.
+    links
+        Rows of that relation in the file, before anything is merged or dropped.
+    """
+
+    name: str
+    kind: str
+    source: str
+    links: int
+
+
+@dataclass(frozen=True, eq=False)
+class KnowledgeGraph:
+    """Genes, the links between them, and their terms.
+
+    Attributes
+    ----------
+    symbols
+        The genes, sorted, and the other names that lead to them.
+    adjacency
+        CSR float32 [n_genes, n_genes], symmetric, empty diagonal. The value is the number of files
+        that list the pair (at least 1), so a pair known to more sources weighs more where weight is used.
+    incidence
+        CSR float32 [n_genes, n_terms], 1 where the gene carries the term.
+    terms
+        Unicode [n_terms], the terms' ids as in their files.
+    term_relations
+        Unicode [n_terms], the relation that ties genes to the term, for example ``reactome_member``.
+    relations
+        Every relation read.
+    files
+        The files read, sorted by name: what a digest of the graph's input has to cover.
+    """
+
+    symbols: SymbolIndex
+    adjacency: sparse.csr_array
+    incidence: sparse.csr_array
+    terms: np.ndarray
+    term_relations: np.ndarray
+    relations: tuple[Relation, ...] = field(default=())
+    files: tuple[Path, ...] = field(default=())
+
+    @property
+    def genes(self) -> np.ndarray:
+        """The genes' symbols, sorted, unicode [n_genes]."""
+        return self.symbols.genes
+
+    @property
+    def n_genes(self) -> int:
+        """Number of genes."""
+        return len(self.symbols.genes)
+
+    @cached_property
+    def degrees(self) -> np.ndarray:
+        """Number of genes each gene is linked to, int64 [n_genes]."""
+        return np.diff(self.adjacency.indptr).astype(np.int64)
+
+    def resolve(self, symbols: Iterable[str]) -> np.ndarray:
+        """Position of each symbol among ``genes``, int64 [n]; -1 where it is unknown."""
+        return self.symbols.resolve(symbols)
+
+    def unresolved(self, symbols: Iterable[str]) -> list[str]:
+        """Return the symbols that lead to no gene of the graph, sorted, each once."""
+        names = sorted(set(map(str, symbols)))
+        return [name for name, at in zip(names, self.resolve(names), strict=True) if at < 0]

@@ -1,0 +1,136 @@
+"""From DE tests to label tables: which pairs are 1, which are 0, and which side of the split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from storage.errors import InputError
+from tasks.expression.calibration import called
+
+
+@dataclass(frozen=True)
+class LabelTables:
+    """The two tables (``pert, gene, label, split``) and counts by perturbation.
+
+    Attributes
+    ----------
+    de, dir
+        Label 1 = differentially expressed; label 1 = up, 0 = down.
+    counts
+        ``perturbation, n_up, n_down`` (all DE genes, before the cap) and ``split`` ('' where not labelled).
+    """
+
+    de: pd.DataFrame
+    dir: pd.DataFrame
+    counts: pd.DataFrame
+
+
+def make_labels(
+    tests: pd.DataFrame,
+    *,
+    fdr: float = 0.05,
+    min_log2_fold_change: float = 0.1,
+    negative_min_p: float = 0.1,
+    max_positives: int = 20,
+    positives_by: str = "strongest",
+    negatives: int = 75,
+    max_without_de: int = 100,
+    test_share: float = 0.25,
+    seed: int = 0,
+) -> LabelTables:
+    """Apply the label rule to a table of DE tests.
+
+    Parameters
+    ----------
+    fdr, min_log2_fold_change
+        A pair is 1 when its adjusted p is below ``fdr`` and its |log2 fold change| reaches the minimum.
+    negative_min_p
+        Only pairs with an unadjusted p of at least this may be drawn as 0; what lies between is left out.
+    max_positives
+        At most so many positives a perturbation: the ``strongest`` by p-value, or drawn at ``random``.
+    negatives
+        Negatives drawn a perturbation.
+    max_without_de
+        At most so many perturbations without DE genes are kept, drawn at random.
+    test_share
+        Share of perturbations in the test split; both sides get similar numbers of DE genes.
+    seed
+        Draws depend on the seed and the perturbation's name only, not on the order of rows.
+
+    Raises
+    ------
+    InputError
+        If there are too few perturbations to split.
+    """
+    tests = tests.astype({"pert": str, "gene": str})
+    tests = tests[tests["pert"] != tests["gene"]]
+    tests = tests.assign(called=called(tests, fdr=fdr, min_log2_fold_change=min_log2_fold_change))
+    parts, counts = [], []
+    for name, rows in tests.groupby("pert", sort=True):
+        rng = np.random.default_rng([seed, *name.encode()])
+        positives = rows[rows["called"]].sort_values(["log10_p_value", "gene"], kind="stable")
+        up = int((positives["log2_fold_change"] > 0).sum())
+        counts.append((name, up, len(positives) - up))
+        if len(positives) > max_positives:
+            positives = _cap(positives, max_positives, positives_by, rng)
+        pool = rows[~rows["called"] & (rows["p_value"] >= negative_min_p)].sort_values("gene", kind="stable")
+        drawn = pool.iloc[np.sort(rng.choice(len(pool), min(negatives, len(pool)), replace=False))]
+        parts.append(pd.concat([positives.assign(label=1), drawn.assign(label=0)]))
+    counts = pd.DataFrame(counts, columns=["perturbation", "n_up", "n_down"])
+    counts["split"] = split_perturbations(
+        counts, max_without_de=max_without_de, test_share=test_share, seed=seed
+    )
+    return _tables(pd.concat(parts), counts)
+
+
+def split_perturbations(
+    counts: pd.DataFrame, *, max_without_de: int = 100, test_share: float = 0.25, seed: int = 0
+) -> np.ndarray:
+    """Assign perturbations to train or test, stratified by their number of DE genes.
+
+    Perturbations are ordered by number of DE genes and cut into runs of similar ones; each run gives its
+    share to the test side, drawn at random. Surplus perturbations without DE genes get ''.
+
+    Returns
+    -------
+    ndarray
+        (n_perturbations,) of 'train', 'test' or ''.
+    """
+    rng = np.random.default_rng([seed, 2])
+    n_de = (counts["n_up"] + counts["n_down"]).to_numpy()
+    without = np.flatnonzero(n_de == 0)
+    dropped = rng.permutation(without)[max_without_de:]
+    kept = np.setdiff1d(np.arange(len(counts)), dropped)
+    run = round(1 / test_share)
+    if len(kept) < run:
+        message = f"{len(kept)} perturbations are too few to split {1 - test_share:.0%} to {test_share:.0%}"
+        raise InputError(
+            "labels", [f"{message}; at least {run} are needed (the DE tests themselves are fine)"]
+        )
+    split = np.full(len(counts), "", dtype=object)
+    # Ties in the number of DE genes are broken at random, so that names do not decide the side.
+    order = kept[np.lexsort((rng.random(len(kept)), n_de[kept]))]
+    for members in np.array_split(order, max(1, round(len(kept) * test_share))):
+        split[members] = "train"
+        split[rng.choice(members)] = "test"
+    return split
+
+
+def _cap(positives: pd.DataFrame, most: int, by: str, rng: np.random.Generator) -> pd.DataFrame:
+    if by == "strongest":
+        return positives.head(most)
+    return positives.iloc[np.sort(rng.choice(len(positives), most, replace=False))]
+
+
+def _tables(pairs: pd.DataFrame, counts: pd.DataFrame) -> LabelTables:
+    side = counts.set_index("perturbation")["split"]
+    pairs = pairs.assign(split=pairs["pert"].map(side))
+    pairs = pairs[pairs["split"] != ""].sort_values(["pert", "gene"], kind="stable")
+    columns = ["pert", "gene", "label", "split"]
+    de = pairs[columns].astype({"label": "Int8"}).reset_index(drop=True)
+    positives = pairs[pairs["label"] == 1]
+    direction = positives.assign(label=(positives["log2_fold_change"] > 0).astype(int))
+    return LabelTables(de, direction[columns].astype({"label": "Int8"}).reset_index(drop=True), counts)

@@ -1,0 +1,31 @@
+"""Predictors' states: sparse matrices and symbol indices as plain arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from scipy import sparse
+
+from tasks.knowledge.symbols import SymbolIndex
+
+
+def csr_state(name: str, matrix: sparse.csr_array) -> dict[str, np.ndarray]:
+    """Return the four arrays of a CSR matrix, under names that start with ``name``."""
+    return {
+        f"{name}_data": matrix.data,
+        f"{name}_indices": matrix.indices,
+        f"{name}_indptr": matrix.indptr,
+        f"{name}_shape": np.array(matrix.shape, dtype=np.int64),
+    }
+
+
+def csr_from_state(name: str, state: Mapping[str, np.ndarray]) -> sparse.csr_array:
+    """Build the CSR matrix whose ``csr_state`` lies in ``state``."""
+    parts = tuple(np.asarray(state[f"{name}_{part}"]) for part in ("data", "indices", "indptr"))
+    return sparse.csr_array(parts, shape=tuple(int(n) for n in state[f"{name}_shape"]))
+
+
+def symbols_from_state(state: Mapping[str, np.ndarray]) -> SymbolIndex:
+    """Build the symbol index whose ``state`` lies in ``state``."""
+    return SymbolIndex(*(np.asarray(state[part]) for part in ("genes", "aliases", "alias_genes")))

@@ -1,0 +1,31 @@
+"""Predictors by name."""
+
+from __future__ import annotations
+
+from storage.errors import InputError
+from tasks.predictors.gat import GATPredictor
+from tasks.predictors.physical import PhysicalPredictor
+from tasks.predictors.prior import PriorPredictor
+from tasks.predictors.protocol import Predictor
+from tasks.predictors.retrieval import RetrievalPredictor
+
+PREDICTORS: dict[str, type] = {
+    predictor.name: predictor
+    for predictor in (PriorPredictor, PhysicalPredictor, RetrievalPredictor, GATPredictor)
+}
+
+
+def make_predictor(name: str, **options) -> Predictor:
+    """Build an unfitted predictor.
+
+    Raises
+    ------
+    InputError
+        If no predictor has that name, or it has no such option.
+    """
+    if name not in PREDICTORS:
+        raise InputError("predictor", [f"no predictor {name!r}; allowed are {', '.join(PREDICTORS)}"])
+    try:
+        return PREDICTORS[name](**options)
+    except TypeError as error:
+        raise InputError(f"predictor {name}", [f"these options do not fit it ({error})"]) from error

@@ -1,0 +1,140 @@
+"""Retrieval without a language model: outcomes of observed pairs near the question."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import ClassVar, Literal, Self
+
+import numpy as np
+import pandas as pd
+
+from storage.errors import InputError
+from tasks.predictors.observations import Observations
+from tasks.predictors.protocol import TASKS, Context, checked_tables, checked_task
+from tasks.predictors.sampled_retrieval import Cells, sampled_scores
+from tasks.predictors.similarity import GeneSimilarity
+from tasks.predictors.threads import limited_threads
+from tasks.predictors.weighted_retrieval import Weights, weighted_scores
+
+FORMS = ("weighted", "sampled")
+
+
+class RetrievalPredictor:
+    """Mean outcome of the training observations near a pair.
+
+    Parameters
+    ----------
+    form
+        ``weighted``: every observation of a near perturbation with the same or a near gene, weighted by
+        similarity (``weighted_retrieval``). ``sampled``: a few drawn from each category of nearness
+        (``sampled_retrieval``), the form of Wu et al. 2025.
+    neighbours, budget
+        Of the sampled form: near genes a side, and observations a category.
+    gene_strength
+        Of the weighted form: rows' worth of the overall rate in each gene's rate.
+    n_factors
+        Of the weighted form: singular vectors in the similarity.
+    **weights
+        Of the weighted form: fields of ``Weights``.
+
+    Raises
+    ------
+    InputError
+        If ``form`` or a weight is unknown.
+    """
+
+    name: ClassVar[str] = "retrieval"
+    title: ClassVar[str] = "outcomes of observed pairs near the question, no language model"
+
+    def __init__(
+        self,
+        *,
+        form: Literal["weighted", "sampled"] = "weighted",
+        neighbours: int = 10,
+        budget: int = 5,
+        gene_strength: float = 20.0,
+        n_factors: int = 256,
+        **weights: float,
+    ):
+        problems = []
+        if form not in FORMS:
+            problems.append(f"form must be one of {', '.join(FORMS)}; found {form!r}")
+        unknown = sorted(set(weights) - set(asdict(Weights())))
+        if unknown:
+            allowed = ", ".join(asdict(Weights()))
+            problems.append(f"unknown options {', '.join(unknown)}; allowed weights are {allowed}")
+        if problems:
+            raise InputError("retrieval", problems)
+        self.form, self.neighbours, self.budget = form, int(neighbours), int(budget)
+        self.gene_strength, self.n_factors = float(gene_strength), int(n_factors)
+        self.weights = Weights(**weights)
+        self.history: list[dict[str, float]] = []
+        self._seed, self._threads = 0, 1
+        self._observations: dict[str, Observations] = {}
+        self._similarity: GeneSimilarity | None = None
+
+    def fit(self, tables: Mapping[str, pd.DataFrame], context: Context) -> Self:
+        """Arrange the observations and make the genes' vectors."""
+        tables = checked_tables(tables)
+        self._seed, self._threads = context.seed, context.threads
+        with limited_threads(context.threads):
+            self._similarity = GeneSimilarity.build(
+                context.knowledge,
+                kind="cosine" if self.form == "weighted" else "shared",
+                n_factors=self.n_factors,
+                seed=context.seed,
+            )
+        self._observations = {}
+        for task, table in tables.items():
+            self._observations[task] = Observations.build(table, gene_strength=self.gene_strength)
+            context.progress("tables", len(self._observations), len(tables))
+        return self
+
+    def predict(self, task: str, pairs: pd.DataFrame) -> np.ndarray:
+        """Score each pair; one with no observation near it gets its gene's rate (or the overall one)."""
+        checked_task(task, tuple(self._observations))
+        observations = self._observations[task]
+        perts, genes = (pairs[column].to_numpy(dtype=str) for column in ("pert", "gene"))
+        with limited_threads(self._threads):
+            if self.form == "sampled":
+                return sampled_scores(
+                    perts,
+                    genes,
+                    Cells.build(observations),
+                    self._similarity,
+                    neighbours=self.neighbours,
+                    budget=self.budget,
+                    seed=self._seed,
+                )
+            perts, row = np.unique(perts, return_inverse=True)
+            genes, column = np.unique(genes, return_inverse=True)
+            scores = weighted_scores(perts, genes, observations, self._similarity, self.weights)
+            return scores[row, column]
+
+    def parameters(self) -> dict[str, str | int | float | bool | None]:
+        """Return the options in force."""
+        names = ("form", "neighbours", "budget", "gene_strength", "n_factors")
+        return {name: getattr(self, name) for name in names} | asdict(self.weights)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return the options, the genes' vectors and the observations."""
+        state = {f"option_{name}": np.array(value) for name, value in self.parameters().items()}
+        state |= {"seed": np.array(self._seed), "threads": np.array(self._threads)}
+        state |= self._similarity.state()
+        for task, observations in self._observations.items():
+            state |= observations.state(task)
+        return state
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
+        """Build the fitted predictor from its arrays."""
+        prefix = "option_"
+        options = {key[len(prefix) :]: state[key].item() for key in state if key.startswith(prefix)}
+        predictor = cls(**options)
+        predictor._seed, predictor._threads = int(state["seed"]), int(state["threads"])
+        predictor._similarity = GeneSimilarity.from_state(state)
+        predictor._observations = {
+            task: Observations.from_state(task, state) for task in TASKS if f"{task}_perts" in state
+        }
+        return predictor

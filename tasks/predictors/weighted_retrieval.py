@@ -1,0 +1,99 @@
+"""All observations near a question, weighted by how near they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from tasks.predictors.observations import Observations
+from tasks.predictors.similarity import GeneSimilarity, nearest, same_names
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How much an observation counts.
+
+    Attributes
+    ----------
+    near_perts, near_genes
+        How many training perturbations and genes, the most similar ones, are looked at.
+    pert_power, gene_power
+        An observation's weight is the product of the two similarities to these powers.
+    same_pert, same_gene
+        Weight of the very same perturbation (seen in another line) and the very same gene, where
+        similarity alone would give 1.
+    other_line
+        Factor on the weight of another line's observations.
+    shrinkage
+        Weight's worth of "no different from the gene's rate" mixed into every mean.
+    response
+        Weight of the near perturbations' overall response rate.
+    response_rows
+        Rows' worth of "no response" mixed into each perturbation's response rate.
+    """
+
+    near_perts: int = 200
+    near_genes: int = 40
+    pert_power: float = 2.0
+    gene_power: float = 4.0
+    same_pert: float = 5.0
+    same_gene: float = 2.0
+    other_line: float = 0.3
+    shrinkage: float = 1.0
+    response: float = 0.5
+    response_rows: float = 1.0
+
+
+def weighted_scores(
+    perts: np.ndarray,
+    genes: np.ndarray,
+    observations: Observations,
+    similarity: GeneSimilarity,
+    weights: Weights,
+) -> np.ndarray:
+    """Score every one of ``perts`` with every one of ``genes``, float64 [n_perts, n_genes].
+
+    The score is the gene's rate, plus the weighted mean over near observations (near perturbation and
+    the same or a near gene) of outcome minus rate, plus the near perturbations' mean response, that is
+    the mean over all their genes of outcome minus rate.
+
+    ``perts`` and ``genes`` are without repeats.
+    """
+    of_pert = _pert_weights(perts, observations, similarity, weights)
+    of_gene = _gene_weights(genes, observations, similarity, weights)
+    total = (of_pert @ observations.residuals).toarray() @ of_gene.T
+    weight = (of_pert @ observations.observed).toarray() @ of_gene.T
+    rows = np.asarray(observations.observed.sum(axis=1)).ravel()
+    response = np.asarray(observations.residuals.sum(axis=1)).ravel() / (rows + weights.response_rows)
+    pert_weight = np.asarray(of_pert.sum(axis=1)).ravel()
+    offset = np.divide(of_pert @ response, pert_weight, out=np.zeros(len(perts)), where=pert_weight > 0)
+    base = np.full(len(genes), observations.overall)
+    at, column = same_names(genes, observations.genes)
+    base[at] = observations.base[column]
+    return base + total / (weight + weights.shrinkage) + weights.response * offset[:, None]
+
+
+def _pert_weights(
+    perts: np.ndarray, observations: Observations, similarity: GeneSimilarity, weights: Weights
+) -> sparse.csr_array:
+    """Weight of each row of the observations for each perturbation asked about."""
+    names, row_name = np.unique(observations.perts, return_inverse=True)
+    near = nearest(similarity.between(perts, names), weights.near_perts).astype(np.float64)
+    near **= weights.pert_power
+    same, column = same_names(perts, names)
+    near[same, column] *= weights.same_pert
+    line = np.where(observations.own, 1.0, weights.other_line)
+    return sparse.csr_array(near[:, row_name] * line)
+
+
+def _gene_weights(
+    genes: np.ndarray, observations: Observations, similarity: GeneSimilarity, weights: Weights
+) -> sparse.csr_array:
+    """Weight of each column of the observations for each gene asked about."""
+    near = nearest(similarity.between(genes, observations.genes), weights.near_genes).astype(np.float64)
+    near **= weights.gene_power
+    same, column = same_names(genes, observations.genes)
+    near[same, column] *= weights.same_gene
+    return sparse.csr_array(near)

@@ -1,0 +1,180 @@
+"""Is this h5ad file a screen with raw counts? Every problem is found before anything is written."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from storage.errors import InputError
+from storage.h5ad import H5adFile
+from tasks.screens.tiles import FAULTS, check_counts
+
+
+@dataclass(frozen=True)
+class CellTable:
+    """What ingest needs to know of each cell.
+
+    Attributes
+    ----------
+    keep
+        bool, (n_cells in the file,): cells with a perturbation that ``only`` selects.
+    frame
+        One row a kept cell: ``perturbation``, ``control`` (bool) and, where keys were given, ``guide`` and
+        ``batch``.
+    n_unassigned
+        Cells left out because they have no perturbation.
+    """
+
+    keep: np.ndarray
+    frame: pd.DataFrame
+    n_unassigned: int
+
+
+def read_cells(
+    file: H5adFile,
+    *,
+    perturbation_key: str,
+    control: str,
+    guide_key: str | None = None,
+    batch_key: str | None = None,
+    gene_key: str | None = None,
+    only: str | None = None,
+) -> tuple[CellTable, np.ndarray]:
+    """Read and check the names in a screen.
+
+    Parameters
+    ----------
+    control
+        Name of the control cells in the perturbation column; several names or patterns with ``*`` may be
+        given, separated by commas.
+    only
+        ``column=value``: keep these cells only.
+
+    Returns
+    -------
+    CellTable, ndarray
+        The cells, and the gene names (object, (n_genes,)).
+
+    Raises
+    ------
+    InputError
+        Listing every problem: missing columns (with the near ones), no control cells (with the most
+        frequent values), no perturbation, empty names, duplicated genes.
+    """
+    problems = [
+        _missing_key(file, "obs", key) for key in (perturbation_key, guide_key, batch_key) if key is not None
+    ]
+    problems += [] if gene_key is None else [_missing_key(file, "var", gene_key)]
+    keep, only_problem = _selection(file, only)
+    problems = [problem for problem in [*problems, only_problem] if problem]
+    genes = np.empty(0, object)
+    if gene_key is None or gene_key in file.columns("var"):
+        genes = file.column("var", gene_key).astype(str).to_numpy(object)
+        problems += _gene_problems(file, genes, gene_key)
+    if perturbation_key not in file.columns("obs"):
+        raise InputError(str(file.path), problems)
+    names = file.column("obs", perturbation_key)
+    assigned = names.notna().to_numpy()
+    n_unassigned = int((keep & ~assigned).sum())
+    keep = keep & assigned
+    frame = pd.DataFrame({"perturbation": names[keep].astype(str).to_numpy(object)})
+    frame["control"] = _matches(frame["perturbation"], control)
+    problems += _perturbation_problems(frame, perturbation_key, control)
+    if problems:
+        raise InputError(str(file.path), problems)
+    frame.loc[frame["control"], "perturbation"] = control
+    for column, key in (("guide", guide_key), ("batch", batch_key)):
+        if key is not None:
+            frame[column] = file.column("obs", key)[keep].astype(str).to_numpy(object)
+    return CellTable(keep, frame, n_unassigned), genes
+
+
+def count_problems(values: np.ndarray, where: str, layers: list[str]) -> list[str]:
+    """Say what in ``values`` is not a raw UMI count, one sentence a kind of fault.
+
+    Parameters
+    ----------
+    where
+        Names the cells looked at.
+    layers
+        The file's layers and ``raw``, to point at where the counts may be.
+    """
+    *faults, largest = check_counts(values)
+    problems = [f"{n:,} values are {kind} in {where}" for kind, n in zip(FAULTS, faults, strict=True) if n]
+    if problems:
+        problems[-1] += "; raw integer UMI counts are needed"
+    if faults[2]:
+        guess = "log-transformed" if largest < 20 else "normalised or corrected"
+        problems[-1] += f" (these look {guess}: largest value {largest:.4g})"
+    if problems and layers:
+        problems[-1] += f"; raw counts may be in {', '.join(layers)} (--layer)"
+    return problems
+
+
+def _missing_key(file: H5adFile, part: str, key: str) -> str | None:
+    columns = file.columns(part)
+    if key in columns:
+        return None
+    near = difflib.get_close_matches(key, columns, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"{part} has no column '{key}'; {hint}its columns: {', '.join(columns) or 'none'}"
+
+
+def _selection(file: H5adFile, only: str | None) -> tuple[np.ndarray, str | None]:
+    keep = np.ones(file.n_cells, bool)
+    if only is None:
+        return keep, None
+    column, equals, value = only.partition("=")
+    if not equals:
+        return keep, f"--only takes column=value, not '{only}'"
+    if problem := _missing_key(file, "obs", column):
+        return keep, problem
+    values = file.column("obs", column).astype(str)
+    keep = (values == value).to_numpy()
+    return keep, None if keep.any() else f"no cell has {only}; most frequent: {_frequent(values)}"
+
+
+def _gene_problems(file: H5adFile, genes: np.ndarray, gene_key: str | None) -> list[str]:
+    problems = []
+    duplicated = pd.unique(genes[pd.Series(genes).duplicated()])
+    if len(duplicated):
+        source = "the index of var" if gene_key is None else f"var['{gene_key}']"
+        others = ", ".join(name for name in file.columns("var") if name != gene_key) or "none"
+        problems.append(
+            f"{len(duplicated)} gene names in {source} are duplicated ({', '.join(duplicated[:5])}); "
+            f"make them unique or name another column with --gene-key (there are: {others})"
+        )
+    if (empty := int((genes == "").sum())) > 0:
+        problems.append(f"{empty} gene names are empty")
+    return problems
+
+
+def _matches(names: pd.Series, control: str) -> np.ndarray:
+    patterns = [pattern.strip() for pattern in control.split(",")]
+    values = names.unique()
+    wanted = [value for value in values if any(fnmatch.fnmatchcase(value, pattern) for pattern in patterns)]
+    return names.isin(wanted).to_numpy()
+
+
+def _perturbation_problems(frame: pd.DataFrame, key: str, control: str) -> list[str]:
+    problems = []
+    names = frame["perturbation"]
+    if not frame["control"].any():
+        problems.append(
+            f"no control cells: no '{key}' is '{control}'; name them with --control (most frequent values: "
+            f"{_frequent(names)})"
+        )
+    if (empty := int((names == "").sum())) > 0:
+        problems.append(f"{empty:,} cells have an empty perturbation name; name them or leave them missing")
+    if frame["control"].all():
+        problems.append("no perturbation: every cell is a control")
+    return problems
+
+
+def _frequent(values: pd.Series, most: int = 8) -> str:
+    counts = values.value_counts().head(most)
+    return ", ".join(f"{name} ({count:,})" for name, count in counts.items()) or "none"

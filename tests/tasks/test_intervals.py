@@ -1,0 +1,158 @@
+import tracemalloc
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from storage.errors import InputError
+from tasks.comparison import intervals
+from tasks.comparison.intervals import (
+    auroc_draws,
+    bootstrap_auroc,
+    draw_weights,
+    leaderboard,
+    paired_difference,
+)
+from tasks.comparison.metrics import score_summary
+
+
+def scored_pairs(n=900, genes=40, perturbations=30, *, signal=0.7, seed=0):
+    rng = np.random.default_rng(seed)
+    cell = rng.choice(genes * perturbations, size=n, replace=False)
+    label = (rng.random(n) < 0.35).astype(np.int8)
+    return pd.DataFrame(
+        {
+            "pert": [f"P{i}" for i in cell // genes],
+            "gene": [f"G{i}" for i in cell % genes],
+            "label": label,
+            "score": (signal * label + np.random.default_rng(seed + 1).normal(size=n)).round(1),
+        }
+    )
+
+
+def duplicated_rows_auroc(scored, weights):
+    """The slow way: write out every resampled perturbation's rows and let sklearn score each gene."""
+    times = dict(zip(sorted(scored["pert"].unique()), weights.astype(int), strict=True))
+    resampled = scored.loc[scored.index.repeat(scored["pert"].map(times))]
+    per_gene = [
+        roc_auc_score(rows["label"], rows["score"])
+        for _, rows in resampled.groupby("gene")
+        if rows["label"].nunique() == 2
+    ]
+    return np.mean(per_gene) if per_gene else np.nan
+
+
+@pytest.mark.parametrize(("n", "genes", "perturbations"), [(900, 40, 30), (60, 25, 6), (40, 1, 60)])
+def test_draws_are_those_of_written_out_rows(n, genes, perturbations):
+    scored = scored_pairs(n, genes, perturbations)
+    draws = auroc_draws(scored, draws=6, seed=5)
+    present = scored["pert"].nunique()
+    expected = [duplicated_rows_auroc(scored, draw_weights(present, 5, draw)) for draw in range(6)]
+    np.testing.assert_allclose(draws, expected, atol=1e-12)
+
+
+def test_weights_resample_all_perturbations():
+    weights = np.array([draw_weights(20, 0, draw) for draw in range(400)])
+    assert (weights.sum(axis=1) == 20).all()
+    assert weights.mean(axis=0) == pytest.approx(np.ones(20), abs=0.25)
+    assert (draw_weights(20, 0, 3) != draw_weights(20, 1, 3)).any()
+
+
+def test_row_order_and_chunking_change_nothing(monkeypatch):
+    scored = scored_pairs()
+    whole = auroc_draws(scored, draws=37, seed=1)
+    shuffled = scored.sample(frac=1, random_state=2)
+    assert (auroc_draws(shuffled, draws=37, seed=1) == whole).all()
+    for budget in (1, 5 * 48 * len(scored)):
+        monkeypatch.setattr(intervals, "CHUNK_BYTES", budget)
+        assert (auroc_draws(scored, draws=37, seed=1) == whole).all()
+
+
+def test_interval_holds_the_estimate_and_narrows_with_more_perturbations():
+    few, many = scored_pairs(900, 40, 30), scored_pairs(9000, 40, 300)
+    widths = []
+    for scored in (few, many):
+        low, high = bootstrap_auroc(scored, draws=200)
+        assert low < score_summary(scored).auroc < high
+        widths.append(high - low)
+    assert widths[1] < widths[0] / 2
+
+
+def test_interval_is_the_percentiles_of_the_draws():
+    scored = scored_pairs()
+    expected = np.percentile(auroc_draws(scored, draws=100, seed=3), [2.5, 97.5])
+    assert bootstrap_auroc(scored, draws=100, seed=3) == tuple(expected)
+
+
+def test_the_same_draws_serve_both_predictors():
+    a, b = scored_pairs(signal=1.0), scored_pairs(signal=0.2)
+    same = paired_difference(a, a.assign(score=a["score"] * 3).sample(frac=1, random_state=0), draws=50)
+    assert (same.estimate, same.low, same.high) == (0, 0, 0)
+    difference = paired_difference(a, b, draws=200)
+    assert 0 < difference.low < difference.estimate < difference.high
+    separate = [np.subtract(*bootstrap_auroc(scored, draws=200)[::-1]) for scored in (a, b)]
+    assert difference.high - difference.low < np.hypot(*separate)
+
+
+def test_swapping_the_predictors_turns_the_difference_round():
+    a, b = scored_pairs(signal=1.0), scored_pairs(signal=0.2)
+    one, other = paired_difference(a, b, draws=60), paired_difference(b, a, draws=60)
+    assert (one.estimate, one.low, one.high) == pytest.approx((-other.estimate, -other.high, -other.low))
+
+
+def test_different_pairs_or_labels_cannot_be_compared():
+    scored = scored_pairs()
+    with pytest.raises(InputError, match=r"the second \(899 pairs\) was not scored on the same pairs"):
+        paired_difference(scored, scored.iloc[1:])
+    changed = scored.assign(label=1 - scored["label"])
+    with pytest.raises(InputError) as caught:
+        leaderboard({"a": scored, "b": changed, "c": scored.iloc[1:]})
+    assert [problem.split(" ")[0] for problem in caught.value.problems] == ["b", "c"]
+
+
+def test_leaderboard_is_best_first_with_ties_by_name():
+    good, poor = scored_pairs(signal=1.5), scored_pairs(signal=0.3)
+    table = leaderboard({"z": good, "poor": poor, "a": good}, draws=60, seed=2)
+    assert list(table["predictor"]) == ["a", "z", "poor"]
+    assert list(table["difference_to_best"][:2]) == [0, 0]
+    last = table.iloc[2]
+    difference = paired_difference(good, poor, draws=60, seed=2)
+    assert last["difference_to_best"] == pytest.approx(difference.estimate)
+    assert last["difference_to_best_low"] == pytest.approx(difference.low)
+    assert last["difference_to_best_high"] == pytest.approx(difference.high)
+    assert (last["auroc_low"], last["auroc_high"]) == bootstrap_auroc(poor, draws=60, seed=2)
+    scores = score_summary(poor).as_dict()
+    for column in ("auroc", "pooled_auroc", "pooled_auprc", "n_genes", "n_genes_dropped", "n_pairs"):
+        assert last[column] == scores[column]
+    assert "gain_over_reference" not in table
+
+
+def test_a_reference_is_compared_with_every_predictor():
+    good, poor = scored_pairs(signal=1.5), scored_pairs(signal=0.3)
+    table = leaderboard({"good": good, "poor": poor}, reference="poor", draws=60).set_index("predictor")
+    assert table.loc["good", "gain_over_reference"] == table.loc["poor", "difference_to_best"]
+    assert table.loc["good", "gain_over_reference_low"] > 0
+    assert table.loc["poor", "gain_over_reference_high"] == 0
+    with pytest.raises(InputError, match="reference 'x' is not a predictor; there are good"):
+        leaderboard({"good": good}, reference="x")
+    with pytest.raises(InputError, match="no predictor"):
+        leaderboard({})
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_class_only_gives_nan_limits():
+    scored = scored_pairs().assign(label=0)
+    assert np.isnan(bootstrap_auroc(scored, draws=10)).all()
+    table = leaderboard({"a": scored}, draws=10)
+    assert table.loc[0, ["auroc", "auroc_low", "difference_to_best"]].isna().all()
+    assert table.loc[0, "n_genes_dropped"] == 40
+
+
+def test_memory_stays_bounded_at_the_benchmark_s_size():
+    scored = scored_pairs(23_000, 3000, 267)
+    tracemalloc.start()
+    auroc_draws(scored, draws=250, seed=0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200e6

@@ -1,0 +1,318 @@
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from tasks.comparison import drawing
+from tasks.comparison.calibration_figures import null_calibration, small_p_share, truth_figure
+from tasks.comparison.comparison_sections import comparison_sections, leaderboard_table
+from tasks.comparison.intervals import leaderboard
+from tasks.comparison.knock_down_figure import idle_guides, knock_down
+from tasks.comparison.label_sections import label_sections
+from tasks.comparison.metrics import auroc_per_gene
+from tasks.comparison.predictor_figures import leaderboard_figure, rate_by_score_tenth, reliability
+from tasks.comparison.report import Report, Section, format_value, report_html, write_report
+from tasks.comparison.screen_figures import de_genes_per_perturbation, strongest_perturbations, volcano
+
+EVIL = "<script>$x$_&\"'"
+
+
+def de_tests(perturbations=8, genes=60, seed=0):
+    rng = np.random.default_rng(seed)
+    pert, gene = np.divmod(np.arange(perturbations * genes), genes)
+    p_value = rng.random(len(pert)) ** (1 + 6 * (rng.random(len(pert)) < 0.2))
+    p_value[0] = 0.0
+    fold_change = rng.normal(size=len(pert))
+    fold_change[[1, 2]] = np.inf, np.nan
+    return pd.DataFrame(
+        {
+            "pert": np.array([f"G{i}" for i in pert], dtype=object),
+            "gene": np.array([f"G{i}" for i in gene], dtype=object),
+            "n_pert": 50,
+            "n_control": 500,
+            "mean_pert": 1.0,
+            "mean_control": 1.0,
+            "log2_fold_change": fold_change,
+            "u_statistic": 0.0,
+            "p_value": p_value,
+            "p_adj": np.minimum(1, p_value * 20),
+        }
+    )
+
+
+def perturbation_table(perturbations=8):
+    number = np.arange(perturbations)
+    excluded = number % 7 == 6
+    return pd.DataFrame(
+        {
+            "perturbation": [f"G{i}" for i in number],
+            "n_cells": 20 + 13 * number,
+            "n_guides": 2,
+            "target_measured": number != 1,
+            "target_log2_fold_change": np.where(number == 1, np.nan, -1.5),
+            "target_remaining": np.where(number == 1, np.nan, (number % 10) / 8),
+            "status": np.where(excluded, "excluded", "kept"),
+            "reason": np.where(excluded, "fewer than 40 cells", ""),
+            "n_up": np.where(excluded, np.nan, number * 3),
+            "n_down": np.where(excluded, np.nan, number),
+        }
+    )
+
+
+def guide_table(perturbations):
+    return pd.DataFrame(
+        {
+            "perturbation": perturbations["perturbation"],
+            "guide": perturbations["perturbation"] + "_1",
+            "n_cells": perturbations["n_cells"] // 2,
+            "target_remaining": perturbations["target_remaining"],
+        }
+    )
+
+
+def scored_pairs(signal, n=400, seed=0):
+    rng = np.random.default_rng(seed)
+    label = (rng.random(n) < 0.3).astype(np.int8)
+    return pd.DataFrame(
+        {
+            "pert": [f"P{i}" for i in np.arange(n) // 20],
+            "gene": [f"G{i}" for i in np.arange(n) % 20],
+            "label": label,
+            "score": signal * label + rng.normal(size=n),
+        }
+    )
+
+
+TRUTH = pd.DataFrame(
+    {
+        "group": ["all", "0-0.5", "0.5+"],
+        "n_true": [90, 60, 30],
+        "n_called": [50, 20, 25],
+        "false_discovery_rate": [0.1, np.nan, np.nan],
+        "power": [0.5, 0.3, 0.8],
+    }
+)
+
+
+def task_sections(predictors, *, published=None, task="de", name=""):
+    return comparison_sections(
+        task,
+        leaderboard(predictors, draws=20),
+        scored_by_predictor=predictors,
+        per_gene={predictor: auroc_per_gene(scored) for predictor, scored in predictors.items()},
+        published=published,
+        name=name,
+    )
+
+
+def full_report():
+    perturbations = perturbation_table()
+    sections = label_sections(
+        de_tests(),
+        perturbations,
+        guides=guide_table(perturbations),
+        null_tests=de_tests(seed=1),
+        truth_check=TRUTH,
+        counts={"cells": 12345},
+    )
+    predictors = {"graph": scored_pairs(1.0), EVIL: scored_pairs(0.2)}
+    sections += task_sections(predictors, published={"SUMMER": 0.62, "graph": 0.55}, name="K562")
+    return Report("A screen", ["first line", "second line"], [("cells", 12345), ("seed", 0)], sections)
+
+
+@pytest.fixture(scope="module")
+def html():
+    return report_html(full_report())
+
+
+def test_nothing_is_loaded_and_nothing_runs(html):
+    assert "http:" not in html
+    assert "https:" not in html
+    assert "<script" not in html
+    assert "<link" not in html
+    assert "@import" not in html
+    loads = re.findall(r'(?:src|href|xlink:href)="([^"]*)"|url\(([^)]*)\)', html)
+    assert loads
+    assert all((first or second).startswith(("#", "data:image/png;base64,")) for first, second in loads)
+
+
+def test_ids_are_unique_and_every_reference_has_one(html):
+    ids = re.findall(r'\bid="([^"]*)"', html)
+    assert len(ids) == len(set(ids))
+    references = set(re.findall(r'href="#([^"]*)"', html)) | set(re.findall(r"url\(#([^)]*)\)", html))
+    assert references <= set(ids)
+
+
+def test_every_figure_is_well_formed_svg(html):
+    drawings = re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL)
+    assert len(drawings) == 8
+    for drawn in drawings:
+        ElementTree.fromstring(drawn)
+
+
+def test_the_page_holds_its_parts(html):
+    for part in (
+        "12,345",
+        "second line",
+        "fewer than 40 cells",
+        "SUMMER",
+        "K562, DE or not: scores",
+        "Known truth",
+    ):
+        assert part in html
+    assert "prefers-color-scheme: dark" in html
+    assert "@media print" in html
+
+
+def test_names_are_escaped(html):
+    assert "&lt;script&gt;$x$_&amp;" in html
+
+
+def test_the_same_input_gives_the_same_bytes(tmp_path, html):
+    report = full_report()
+    first = write_report(tmp_path / "a.html", report).read_bytes()
+    assert first == html.encode()
+    assert write_report(tmp_path / "b" / "again.html", report).read_bytes() == first
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "b"]
+
+
+def test_missing_parts_are_left_out():
+    sections = label_sections(de_tests(), perturbation_table().drop(index=6))
+    assert [section.title for section in sections] == ["Screen", "Knock-down", "Differential expression"]
+    sections += task_sections({"only": scored_pairs(0.5)}, task="dir")
+    html = report_html(Report("t", sections=sections))
+    assert "Up or down: scores" in html
+    assert "Excluded perturbations" not in html
+    assert "Hollow diamonds" not in html
+
+
+def test_a_report_may_be_empty():
+    assert "<h1>t</h1>" in report_html(Report("t"))
+
+
+@pytest.mark.filterwarnings("error")
+def test_no_gene_with_both_classes_is_shown_as_a_dash():
+    predictors = {"a": scored_pairs(1.0).assign(label=0), "b": scored_pairs(0.0).assign(label=0)}
+    sections = task_sections(predictors)
+    table = leaderboard_table(leaderboard(predictors, draws=5))
+    assert list(table["95% interval"]) == ["-", "-"]
+    html = report_html(Report("t", facts=[("best", np.nan)], sections=sections))
+    assert "<dd>-</dd>" in html
+    assert "no gene with both classes" in html
+    assert ">nan<" not in html
+
+
+def test_an_unknown_task_is_refused():
+    with pytest.raises(ValueError, match="task must be one of de, dir"):
+        comparison_sections("both", pd.DataFrame(), scored_by_predictor={}, per_gene={})
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.62349, "0.623"),
+        (-1.2345, "-1.23"),
+        (45.67, "45.7"),
+        (12345.6, "12,346"),
+        (310385, "310,385"),
+        (np.int64(1000), "1,000"),
+        (3.21e-9, "3.2e-09"),
+        (0.0, "0"),
+        (np.nan, "-"),
+        (np.inf, "inf"),
+        (None, "-"),
+        (pd.NA, "-"),
+        (True, "yes"),
+        ("TP53", "TP53"),
+    ],
+)
+def test_values_are_written_with_three_digits(value, text):
+    assert format_value(value) == text
+
+
+def test_long_tables_are_cut_and_say_so():
+    table = ("rows", pd.DataFrame({"n": range(1000)}), "A note.")
+    html = report_html(Report("t", sections=[Section("s", tables=[table])]))
+    assert "A note. The first 300 of 1,000 rows are shown." in html
+    assert html.count("<tr>") == 301
+    assert '<td class="number">299</td>' in html
+
+
+def test_tables_without_rows_say_none():
+    html = report_html(Report("t", sections=[Section("s", tables=[("c", pd.DataFrame({"a": []}), "")])]))
+    assert "<td colspan=" in html
+
+
+@pytest.mark.parametrize("perturbations", [8, 60])
+def test_screen_figures_take_small_and_large_screens(perturbations):
+    table = perturbation_table(perturbations)
+    for figure in (
+        de_genes_per_perturbation(table),
+        knock_down(table, guide_table(table)),
+        knock_down(table),
+        volcano(de_tests(perturbations)),
+    ):
+        assert isinstance(figure, Figure)
+        assert len(drawing.svg_text(figure, "f")) > 1000
+
+
+@pytest.mark.filterwarnings("error")
+def test_figures_of_nothing_say_so():
+    table = perturbation_table()
+    none = table.head(0)
+    for figure in (
+        volcano(de_tests().head(0)),
+        de_genes_per_perturbation(none),
+        knock_down(none, guide_table(none)),
+        null_calibration(de_tests().head(0)),
+        truth_figure(TRUTH.assign(power=np.nan, false_discovery_rate=np.nan)),
+    ):
+        assert re.search(r">no |nothing to count", drawing.svg_text(figure, "f"))
+
+
+def test_volcano_shows_the_perturbations_asked_for():
+    text = drawing.svg_text(volcano(de_tests(), ["G3", "G5"]), "f")
+    assert "G3: " in text
+    assert "G5: " in text
+    assert "G4: " not in text
+
+
+def test_strongest_perturbations_have_the_most_de_genes():
+    tests = pd.DataFrame({"pert": list("aabbcc"), "p_adj": [0.01, 1, 0.01, 0.01, 0.01, 1]})
+    assert strongest_perturbations(tests, most=2) == ["b", "a"]
+
+
+def test_guides_that_leave_their_target_are_listed_worst_first():
+    guides = pd.DataFrame({"guide": list("abcd"), "target_remaining": [0.7, 0.1, 1.2, np.nan]})
+    assert list(idle_guides(guides)["guide"]) == ["c", "a"]
+
+
+def test_share_of_small_p_values():
+    assert small_p_share(pd.DataFrame({"p_value": [0.01, 0.5, np.nan, 0.9, 0.04]})) == 0.5
+    assert np.isnan(small_p_share(pd.DataFrame({"p_value": [np.nan]})))
+
+
+def test_tenths_of_the_score_keep_equal_scores_together():
+    scored = pd.DataFrame({"label": [0, 1] * 50, "score": [0.0] * 80 + [1.0] * 20})
+    tenths = rate_by_score_tenth(scored)
+    assert list(tenths["n"]) == [80, 20]
+    assert list(tenths["rate"]) == [0.5, 0.5]
+    assert list(tenths["centre"]) == pytest.approx([0.4, 0.9])
+    even = rate_by_score_tenth(scored_pairs(1.0))
+    assert list(even["n"]) == [40] * 10
+    assert ((even["low"] < even["rate"]) & (even["rate"] < even["high"])).all()
+
+
+def test_many_predictors_get_a_panel_each():
+    predictors = {f"p{i}": scored_pairs(0.1 * i, seed=i) for i in range(7)}
+    assert sum(ax.get_visible() for ax in reliability(predictors).axes) == 7
+
+
+def test_a_published_method_shares_the_row_of_its_namesake():
+    table = leaderboard({"GAT": scored_pairs(0.5)}, draws=5)
+    figure = leaderboard_figure(table, {"GAT": 0.53, "SUMMER": 0.99})
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["SUMMER", "GAT"]
