@@ -95,6 +95,8 @@ def _read_config(path: Path) -> dict:
         values = yaml.safe_load(Path(path).read_text())
     except FileNotFoundError as error:
         raise InputError(str(path), ["no such file"]) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(str(path), [f"cannot be read as text ({error})"]) from error
     except yaml.YAMLError as error:
         raise InputError(str(path), [f"not YAML: {error}"]) from error
     if not isinstance(values, Mapping):

@@ -36,10 +36,10 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
             remove(target)
         os.replace(temporary, target)
     except OSError as error:
-        remove(temporary)
+        _discard(temporary)
         raise as_storage_error(error, target) from error
     except BaseException:
-        remove(temporary)
+        _discard(temporary)
         raise
 
 
@@ -66,6 +66,12 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _discard(temporary: Path) -> None:
+    """Remove what was begun; where nothing can be written, nothing was, and the first error is the one to tell."""
+    with contextlib.suppress(OSError):
+        remove(temporary)
+
+
 def as_storage_error(error: OSError, target: Path | str) -> Exception:
     """Turn the disk's own errors into one plain sentence; other errors are handed back unchanged."""
     advice = {
@@ -75,6 +81,9 @@ def as_storage_error(error: OSError, target: Path | str) -> Exception:
         errno.EACCES: "no permission to write there; choose another folder",
         errno.EPERM: "no permission to write there; choose another folder",
         errno.ENOTDIR: "a part of this path is a file; choose another folder",
+        errno.EEXIST: "a part of this path is a file; choose another folder",
+        errno.EISDIR: "a folder of this name is there; choose another name",
+        errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
     }.get(error.errno)
     return error if advice is None else StorageError(f"cannot write {target}: {advice}")
 

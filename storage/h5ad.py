@@ -48,6 +48,10 @@ class H5adFile:
         missing = [part for part in ("X", "obs", "var") if part not in self._file]
         if missing:
             raise InputError(str(self.path), [f"not an h5ad file: {', '.join(missing)} missing in it"])
+        for part in ("obs", "var"):
+            if not isinstance(self._file[part], h5py.Group):
+                message = f"{part} is stored as anndata before 0.7 did; read and write the file with a newer one"
+                raise InputError(str(self.path), [message])
         if layer is not None and layer not in self.layers:
             found = ", ".join(self.layers) or "none"
             raise InputError(str(self.path), [f"no layer '{layer}'; the file's layers: {found}"])
@@ -58,6 +62,9 @@ class H5adFile:
         self.kind: str = ENCODINGS[encoding]
         shape = self._matrix.shape if self.kind == "dense" else self._matrix.attrs["shape"]
         self.n_cells, self.n_genes = (int(size) for size in shape)
+        stored = self._matrix if self.kind == "dense" else self._matrix["data"]
+        if stored.dtype.kind not in "biuf":
+            raise InputError(str(self.path), [f"X holds values of type '{stored.dtype}'; numbers are needed"])
 
     @property
     def layers(self) -> list[str]:
@@ -79,7 +86,12 @@ class H5adFile:
     def column(self, part: str, name: str | None) -> pd.Series:
         """One column of ``obs`` or ``var``; the index where ``name`` is None."""
         group = self._file[part]
-        values = read_elem(group[name if name is not None else group.attrs.get("_index", "_index")])
+        stored = group[name if name is not None else group.attrs.get("_index", "_index")]
+        values = read_elem(stored)
+        if isinstance(stored, h5py.Dataset) and "categories" in stored.attrs:
+            # anndata before 0.8 keeps a categorical column as codes that point at its categories.
+            categories = read_elem(self._file[stored.attrs["categories"]])
+            values = pd.Categorical.from_codes(values, categories)
         return pd.Series(values)
 
     def row_blocks(
@@ -101,32 +113,58 @@ class H5adFile:
             # Whole HDF5 chunks, so that none is decompressed twice.
             rows = max(1, rows // self._matrix.chunks[0]) * self._matrix.chunks[0]
         for first in range(0, self.n_cells, rows):
-            yield first, self._matrix[first : first + rows]
+            yield first, _plain_numbers(self._matrix[first : first + rows])
 
     def _csr_blocks(self, most_values: int) -> Iterator[tuple[int, sparse.csr_matrix]]:
-        starts = self._matrix["indptr"][:].astype(np.int64)
+        starts = self._starts(self.n_cells)
         first = 0
         while first < self.n_cells:
             last = int(np.searchsorted(starts, starts[first] + most_values, side="right")) - 1
             last = min(max(last, first + 1), self.n_cells)
-            values = slice(int(starts[first]), int(starts[last]))
-            data, columns = self._matrix["data"][values], self._matrix["indices"][values]
+            data, columns = self._values(starts[first], starts[last], self.n_genes)
             pieces = (data, columns, starts[first : last + 1] - starts[first])
             yield first, sparse.csr_matrix(pieces, shape=(last - first, self.n_genes))
             first = last
 
     def _csc_blocks(self, most_values: int, tile: int = 65_536) -> Iterator[tuple[int, sparse.csr_matrix]]:
-        starts = self._matrix["indptr"][:].astype(np.int64)
+        starts = self._starts(self.n_genes)
         for first in range(0, self.n_cells, tile):
             last = min(first + tile, self.n_cells)
             columns, gene = [], 0
             while gene < self.n_genes:
                 stop = int(np.searchsorted(starts, starts[gene] + most_values, side="right")) - 1
                 stop = min(max(stop, gene + 1), self.n_genes)
-                values = slice(int(starts[gene]), int(starts[stop]))
-                data, rows = self._matrix["data"][values], self._matrix["indices"][values]
+                data, rows = self._values(starts[gene], starts[stop], self.n_cells)
                 shape = (self.n_cells, stop - gene)
                 block = sparse.csc_matrix((data, rows, starts[gene : stop + 1] - starts[gene]), shape=shape)
                 columns.append(block[first:last])
                 gene = stop
             yield first, sparse.hstack(columns, format="csr")
+
+    def _starts(self, n_lines: int) -> np.ndarray:
+        """Where each line of the sparse matrix begins, int64 (n_lines + 1,), checked."""
+        starts = self._matrix["indptr"][:].astype(np.int64)
+        n_values = min(len(self._matrix["data"]), len(self._matrix["indices"]))
+        whole = len(starts) == n_lines + 1 and starts[0] == 0 and starts[-1] <= n_values
+        if not whole or (np.diff(starts) < 0).any():
+            raise InputError(str(self.path), ["X is damaged: indptr does not fit its values; write it again"])
+        return starts
+
+    def _values(self, first: int, last: int, n_across: int) -> tuple[np.ndarray, np.ndarray]:
+        """Values and indices of the sparse matrix from ``first`` to ``last``, the indices checked."""
+        span = slice(int(first), int(last))
+        data, indices = _plain_numbers(self._matrix["data"][span]), self._matrix["indices"][span]
+        # The compiled loops behind this write where an index points.
+        if len(indices) and (indices.min() < 0 or indices.max() >= n_across):
+            raise InputError(str(self.path), ["X is damaged: indices lie outside the matrix; write it again"])
+        return data, indices
+
+
+def _plain_numbers(values: np.ndarray) -> np.ndarray:
+    """Numbers in this machine's byte order and at least 32 bits wide, so that entries given twice add up."""
+    kind, size = values.dtype.kind, values.dtype.itemsize
+    if kind == "f":
+        return values.astype(np.float32 if size <= 4 else np.float64, copy=False)
+    if size < 4:
+        return values.astype(np.int32)
+    return values.astype(values.dtype.newbyteorder("="), copy=False)

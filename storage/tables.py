@@ -117,8 +117,8 @@ def read_labels(path: Path | str) -> pd.DataFrame:
         raise InputError(str(path), problems)
     return pd.DataFrame(
         {
-            "pert": frame["pert"].astype(object),
-            "gene": frame["gene"].astype(object),
+            "pert": frame["pert"].astype(str).astype(object),
+            "gene": frame["gene"].astype(str).astype(object),
             "label": label,
             "split": split.astype(object),
         }
@@ -132,7 +132,7 @@ def read_pairs(path: Path | str) -> pd.DataFrame:
     problems = _name_problems(frame)
     if problems:
         raise InputError(str(path), problems)
-    return frame[["pert", "gene"]].astype(object).reset_index(drop=True)
+    return frame[["pert", "gene"]].astype(str).astype(object).reset_index(drop=True)
 
 
 def read_predictions(path: Path | str) -> pd.DataFrame:
@@ -146,7 +146,7 @@ def read_predictions(path: Path | str) -> pd.DataFrame:
         problems.append(f"{bad} scores are missing, infinite or not numbers; every pair needs a finite score")
     if problems:
         raise InputError(str(path), problems)
-    return frame[["pert", "gene"]].astype(object).assign(score=score)
+    return frame[["pert", "gene"]].astype(str).astype(object).assign(score=score)
 
 
 def _require_columns(path: Path | str, frame: pd.DataFrame, columns: tuple[str, ...]) -> None:

@@ -99,7 +99,8 @@ class Tracker:
 
     def _create(self, name: str, *, local: bool) -> str:
         place = (self._workspace / "mlflow-artifacts" / name).as_uri() if local else None
-        return self._client.create_experiment(name, artifact_location=place)
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        return self._client.create_experiment(name, artifact_location=place, tags=kind)
 
     def open_run(self, key: str, name: str, *, parent: str | None = None) -> str:
         """Id of the run with this key; made and set running if it is not there yet."""

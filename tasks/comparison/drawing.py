@@ -100,10 +100,10 @@ def count_axis(ax: Axes, axis: str, values) -> None:
     chosen.set_minor_locator(NullLocator())
 
 
-def key(ax: Axes, **options) -> None:
-    """A legend without a frame."""
+def key(place: Axes | Figure, **options) -> None:
+    """A legend without a frame, in one panel or for a whole figure."""
     options = {"fontsize": 8, "frameon": False, "handletextpad": 0.5, "borderaxespad": 0.2} | options
-    ax.legend(**options)
+    place.legend(**options)
 
 
 def points(ax: Axes, x, y, **options) -> None:

@@ -50,7 +50,7 @@ def leaderboard_figure(leaderboard: pd.DataFrame, published: Mapping[str, float]
     _finish_auroc_axis(ax, names)
     finite = pd.concat([own[["auroc", "auroc_low", "auroc_high"]].stack(), pd.Series(published, dtype=float)])
     ax.set_xlim(min(0.45, finite.min() - 0.02), max(0.65, finite.max() + 0.02))
-    drawing.key(ax, loc="upper center", bbox_to_anchor=(0.5, -0.55 / (0.3 * len(names) + 0.3)), ncols=2)
+    drawing.key(figure, loc="outside lower center", ncols=2)
     drawing.label_axes(ax, x="AUROC, mean over genes (0.5 = guessing)")
     return figure
 

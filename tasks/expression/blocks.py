@@ -94,7 +94,10 @@ def run_blocks(
 def write_block(target: str | Path, values: np.ndarray) -> None:
     """Write a block's array, atomically."""
     with atomic_path(target) as temporary, temporary.open("wb") as handle:
-        np.save(handle, values)
+        # Not np.save: on a full disk it raises an error that does not say so.
+        values = np.ascontiguousarray(values)
+        np.lib.format.write_array_header_1_0(handle, np.lib.format.header_data_from_array_1_0(values))
+        handle.write(values.data)
 
 
 def read_block(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:

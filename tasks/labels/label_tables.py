@@ -104,16 +104,17 @@ def split_perturbations(
     without = np.flatnonzero(n_de == 0)
     dropped = rng.permutation(without)[max_without_de:]
     kept = np.setdiff1d(np.arange(len(counts)), dropped)
-    run = round(1 / test_share)
-    if len(kept) < run:
+    least = max(2, round(1 / test_share))
+    if len(kept) < least:
         message = f"{len(kept)} perturbations are too few to split {1 - test_share:.0%} to {test_share:.0%}"
         raise InputError(
-            "labels", [f"{message}; at least {run} are needed (the DE tests themselves are fine)"]
+            "labels", [f"{message}; at least {least} are needed (`pqa test-expression` needs no split)"]
         )
     split = np.full(len(counts), "", dtype=object)
     # Ties in the number of DE genes are broken at random, so that names do not decide the side.
     order = kept[np.lexsort((rng.random(len(kept)), n_de[kept]))]
-    for members in np.array_split(order, max(1, round(len(kept) * test_share))):
+    # Both sides get at least one, whatever the share.
+    for members in np.array_split(order, min(max(1, round(len(kept) * test_share)), len(kept) - 1)):
         split[members] = "train"
         split[rng.choice(members)] = "test"
     return split

@@ -13,6 +13,9 @@ from storage.errors import InputError
 from storage.h5ad import H5adFile
 from tasks.screens.tiles import FAULTS, check_counts
 
+#: What the screen store can hold.
+LARGEST_COUNT = np.iinfo(np.uint32).max
+
 
 @dataclass(frozen=True)
 class CellTable:
@@ -107,6 +110,8 @@ def count_problems(values: np.ndarray, where: str, layers: list[str]) -> list[st
     problems = [f"{n:,} values are {kind} in {where}" for kind, n in zip(FAULTS, faults, strict=True) if n]
     if problems:
         problems[-1] += "; raw integer UMI counts are needed"
+    if largest > LARGEST_COUNT:
+        problems.append(f"counts up to {largest:,.0f} in {where}; above {LARGEST_COUNT:,} they are no UMI counts")
     if faults[2]:
         guess = "log-transformed" if largest < 20 else "normalised or corrected"
         problems[-1] += f" (these look {guess}: largest value {largest:.4g})"
@@ -154,9 +159,13 @@ def _gene_problems(file: H5adFile, genes: np.ndarray, gene_key: str | None) -> l
 
 
 def _matches(names: pd.Series, control: str) -> np.ndarray:
-    patterns = [pattern.strip() for pattern in control.split(",")]
-    values = names.unique()
-    wanted = [value for value in values if any(fnmatch.fnmatchcase(value, pattern) for pattern in patterns)]
+    # A name may itself hold a comma or a bracket, so it is first taken as it stands.
+    patterns = [control, *(pattern.strip() for pattern in control.split(","))]
+    wanted = [
+        value
+        for value in names.unique()
+        if value in patterns or any(fnmatch.fnmatchcase(value, pattern) for pattern in patterns)
+    ]
     return names.isin(wanted).to_numpy()
 
 

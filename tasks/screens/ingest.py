@@ -63,13 +63,12 @@ def ingest_screen(
     """
     with H5adFile(path, layer=layer) as file:
         cells, genes = _checked(file, names, layer)
-        for dtype in (np.uint16, np.uint32):
-            try:
-                with atomic_path(store) as temporary:
-                    return _write(file, temporary, cells, genes, dtype, layer, progress)
-            except CountTooLargeError:
-                continue
-        raise InputError(str(path), [f"counts above {np.iinfo(np.uint32).max:,} cannot be UMI counts"])
+        try:
+            with atomic_path(store) as temporary:
+                return _write(file, temporary, cells, genes, np.uint16, layer, progress)
+        except CountTooLargeError:
+            with atomic_path(store) as temporary:
+                return _write(file, temporary, cells, genes, np.uint32, layer, progress)
 
 
 def _checked(file: H5adFile, names: dict, layer: str | None) -> tuple[CellTable, np.ndarray]:
@@ -80,8 +79,8 @@ def _checked(file: H5adFile, names: dict, layer: str | None) -> tuple[CellTable,
     except InputError as error:
         problems += error.problems
     first = next(file.row_blocks(most_values=1_000_000), None)
-    if first is None:
-        problems.append("the matrix has no cells")
+    if first is None or file.n_genes == 0:
+        problems.append(f"the matrix has {file.n_cells:,} cells and {file.n_genes:,} genes")
     else:
         _, block = first
         problems += _block_problems(file, block, 0, layer)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from storage.errors import InputError
 from storage.screens import Screen
 
 
@@ -46,6 +47,8 @@ def check_quality(
     columns = [name for name in ("perturbation", "guide") if screen.has_column(name)]
     cells = screen.cells(*columns, "control", "library_size")
     usable = usable_cells(screen, min_cell_umis=min_cell_umis)
+    if not (cells["control"] & usable).any():
+        raise InputError("quality control", [f"no control cell has {min_cell_umis:,} UMIs; lower --min-cell-umis"])
     cells["n_usable"] = usable
     perturbed = cells[~cells["control"]].astype(dict.fromkeys(columns, str))
     table = perturbed.groupby("perturbation").agg(n_cells=("n_usable", "size"), n_usable=("n_usable", "sum"))

@@ -19,6 +19,7 @@ from anndata.io import write_elem
 from scipy import sparse
 
 from storage.atomic import atomic_path
+from storage.errors import InputError
 from storage.tables import write_table
 from tasks.screens.planted_network import PlantedNetwork, observed_knowledge, plant_network
 
@@ -75,11 +76,12 @@ def simulate_screen(
         ``truth``: ``pert, gene, true_log2_fold_change`` of every planted effect, the target's own included.
     """
     target = Path(target)
+    controls = max(1, cells // 8) if controls is None else controls
+    _check_sizes(cells, genes, perturbations, controls, guides, batches, mean_umis, wrong_guide, seed)
     network = plant_network(genes, seed=seed)
     rng = np.random.default_rng([seed, 12])
     targets = np.sort(rng.choice(genes, perturbations, replace=False))
     effects = network.effects(targets, np.log2(rng.uniform(0.08, 0.35, perturbations)))
-    controls = max(1, cells // 8) if controls is None else controls
     obs, carried = _design(
         network.genes[targets], cells, controls, guides, batches, wrong_guide, batch_imbalance, rng
     )
@@ -97,6 +99,33 @@ def simulate_screen(
     write_table(knowledge / "edges_simulated.parquet", edges, {"simulated": True, "seed": seed})
     write_table(knowledge / "gene_modules_simulated.parquet", memberships, {"simulated": True, "seed": seed})
     return Simulated(target, knowledge, truth_path, cells, n_values, len(truth))
+
+
+def _check_sizes(
+    cells: int,
+    genes: int,
+    perturbations: int,
+    controls: int,
+    guides: int,
+    batches: int,
+    mean_umis: float | None,
+    wrong_guide: float,
+    seed: int,
+) -> None:
+    """Raise with every size that no screen can have."""
+    rules = [
+        (cells >= 1, f"cells must be at least 1, not {cells}"),
+        (genes >= 1, f"genes must be at least 1, not {genes}"),
+        (1 <= perturbations <= genes, f"perturbations must be 1 to the number of genes, not {perturbations}"),
+        (1 <= controls <= cells, f"control cells must be 1 to the number of cells, not {controls}"),
+        (guides >= 1, f"guides must be at least 1, not {guides}"),
+        (batches >= 1, f"batches must be at least 1, not {batches}"),
+        (mean_umis is None or mean_umis > 0, f"mean UMIs must be above 0, not {mean_umis}"),
+        (0 <= wrong_guide <= 1, f"the share of wrong guides must be 0 to 1, not {wrong_guide}"),
+        (seed >= 0, f"the seed must be at least 0, not {seed}"),
+    ]
+    if problems := [problem for fine, problem in rules if not fine]:
+        raise InputError("simulated screen", problems)
 
 
 def _design(

@@ -1,0 +1,51 @@
+"""The command line as a user runs it: in a process of its own, against a real Prefect server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from mlflow.tracking import MlflowClient
+
+#: What differs between equal runs: times, and the databases that hold them.
+VARYING = {"prefect", "mlflow-artifacts", "mlflow.db"}
+
+
+def start_pqa(*arguments: str | Path, environment: dict[str, str] | None = None) -> subprocess.Popen:
+    """Start ``pqa`` with captured output."""
+    command = [sys.executable, "-m", "flows", *map(str, arguments)]
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | (environment or {}),
+        cwd=Path(__file__).parents[2],
+    )
+
+
+def run_pqa(*arguments: str | Path, environment: dict[str, str] | None = None) -> str:
+    """Run ``pqa`` to its end; gives its standard output, fails with what it said if it fails."""
+    process = start_pqa(*arguments, environment=environment)
+    out, err = process.communicate(timeout=400)
+    assert process.returncode == 0, err
+    return out
+
+
+def workspace_bytes(workspace: Path) -> dict[str, bytes]:
+    """Every file of a workspace that two equal runs must have in common."""
+    return {
+        str(path.relative_to(workspace)): path.read_bytes()
+        for path in sorted(workspace.rglob("*"))
+        if path.is_file()
+        and not VARYING & set(path.relative_to(workspace).parts)
+        and not path.name.endswith((".lock", ".seconds.json"))
+    }
+
+
+def mlflow_runs(workspace: Path) -> list:
+    """All active runs of all experiments in a workspace's SQLite."""
+    client = MlflowClient(f"sqlite:///{workspace / 'mlflow.db'}")
+    return client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])

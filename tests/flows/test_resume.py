@@ -1,0 +1,121 @@
+"""A job killed at any moment goes on where it was, and ends as if it had never been disturbed."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from storage.manifest import MANIFEST
+from tests.flows.jobs import mlflow_runs, run_pqa, start_pqa, workspace_bytes
+
+
+def found(workspace: Path, pattern: str) -> bool:
+    return any(True for _ in workspace.glob(pattern))
+
+
+def children_begun(workspace: Path) -> bool:
+    """Whether the first child run is being written to MLflow."""
+    try:
+        with sqlite3.connect(f"file:{workspace / 'mlflow.db'}?mode=ro", uri=True) as database:
+            query = "select count(*) from tags where key = 'mlflow.parentRunId'"
+            return database.execute(query).fetchone()[0] > 0
+    except sqlite3.Error:
+        return False
+
+
+#: Where the job is killed, in the order in which it passes: what is seen in the workspace by then.
+MOMENTS = {
+    "while counts are read": lambda w: found(w, "screens/*/.partial-*"),
+    "while genes are tested": lambda w: found(w, "tests/*/.blocks/*.npy"),
+    "when labels are made": lambda w: found(w, f"labels/*/{MANIFEST}"),
+    "while predictors are fitted": lambda w: found(w, f"predictions/*/{MANIFEST}"),
+    "while MLflow is written": children_begun,
+    "while the report is written": lambda w: found(w, "comparisons/*"),
+}
+
+
+def kill_when(moment, workspace: Path, arguments: list[str], api: str) -> None:
+    process = start_pqa(*arguments, "--workspace", workspace, environment={"PREFECT_API_URL": api})
+    deadline = time.monotonic() + 200
+    while not moment(workspace):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.timeout(580)
+def test_a_job_killed_at_six_moments_ends_as_an_undisturbed_one(
+    tmp_path, undisturbed, benchmark_arguments, prefect_api
+):
+    workspace = tmp_path / "workspace"
+    for moment in MOMENTS.values():
+        kill_when(moment, workspace, benchmark_arguments, prefect_api)
+    assert not found(workspace, f"comparisons/*/{MANIFEST}"), "the last kill came too late to mean anything"
+    done_before = {path: path.stat().st_mtime_ns for path in workspace.glob(f"*/*/{MANIFEST}")}
+    run_pqa(*benchmark_arguments, "--workspace", workspace, environment={"PREFECT_API_URL": prefect_api})
+
+    expected, got = workspace_bytes(undisturbed[0]), workspace_bytes(workspace)
+    assert sorted(got) == sorted(expected)
+    assert [name for name in expected if got[name] != expected[name]] == []
+    assert {path: path.stat().st_mtime_ns for path in done_before} == done_before, (
+        "a finished stage was done again"
+    )
+
+    runs, clean = mlflow_runs(workspace), mlflow_runs(undisturbed[0])
+    assert sorted(run.info.run_name for run in runs) == sorted(run.info.run_name for run in clean)
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_a_second_run_of_the_same_job_does_nothing_and_doubles_no_run(
+    undisturbed, benchmark_arguments, prefect_api
+):
+    workspace, _ = undisturbed
+    before = {path: path.stat().st_mtime_ns for path in workspace.glob("*/*/*") if "mlflow" not in str(path)}
+    runs = sorted(run.info.run_id for run in mlflow_runs(workspace))
+    run_pqa(*benchmark_arguments, "--workspace", workspace, environment={"PREFECT_API_URL": prefect_api})
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert sorted(run.info.run_id for run in mlflow_runs(workspace)) == runs
+
+
+def test_two_runs_of_the_same_job_at_once_end_with_one_result(
+    tmp_path, undisturbed, benchmark_arguments, prefect_api
+):
+    workspace = tmp_path / "workspace"
+    api = {"PREFECT_API_URL": prefect_api}
+    both = [start_pqa(*benchmark_arguments, "--workspace", workspace, environment=api) for _ in range(2)]
+    for process in both:
+        _, err = process.communicate(timeout=400)
+        assert process.returncode == 0, err
+    assert workspace_bytes(workspace) == workspace_bytes(undisturbed[0])
+    names = [run.info.run_name for run in mlflow_runs(workspace)]
+    assert len(names) == len(set(names))
+
+
+def test_a_killed_job_takes_its_prefect_server_with_it(tmp_path, benchmark_arguments, monkeypatch):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.delenv("PREFECT_HOME", raising=False)
+    process = start_pqa(*benchmark_arguments, "--workspace", tmp_path / "workspace")
+    servers: list[psutil.Process] = []
+    deadline = time.monotonic() + 120
+    while not servers and time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        children = psutil.Process(process.pid).children()
+        servers = [child for child in children if "prefect" in " ".join(child.cmdline())]
+        time.sleep(0.1)
+    refused = start_pqa(*benchmark_arguments, "--workspace", tmp_path / "workspace")
+    _, err = refused.communicate(timeout=60)
+    assert refused.returncode == 1
+    assert "another job is running in the workspace" in err
+    process.kill()
+    process.communicate()
+    gone, alive = psutil.wait_procs(servers, timeout=20)
+    assert gone
+    assert not alive, "the server outlived the job that started it"
