@@ -149,7 +149,7 @@ class PredictorOptions(Options):
     """Which predictors are trained."""
 
     predictors: tuple[Literal["prior", "physical", "retrieval", "gat"], ...] = Field(
-        ("prior", "physical", "retrieval"),
+        ("prior", "physical", "retrieval", "gat"),
         min_length=1,
         title="Predictors",
         description="Trained side by side; each is a run in MLflow.",

@@ -67,7 +67,7 @@ def remove(path: Path) -> None:
 
 
 def _discard(temporary: Path) -> None:
-    """Remove what was begun; where nothing can be written, nothing was, and the first error is the one to tell."""
+    """Remove what was begun; where that fails, the error that led here is the one to tell."""
     with contextlib.suppress(OSError):
         remove(temporary)
 

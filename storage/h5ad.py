@@ -50,7 +50,7 @@ class H5adFile:
             raise InputError(str(self.path), [f"not an h5ad file: {', '.join(missing)} missing in it"])
         for part in ("obs", "var"):
             if not isinstance(self._file[part], h5py.Group):
-                message = f"{part} is stored as anndata before 0.7 did; read and write the file with a newer one"
+                message = f"{part} is stored as before anndata 0.7; read and write it with a newer one"
                 raise InputError(str(self.path), [message])
         if layer is not None and layer not in self.layers:
             found = ", ".join(self.layers) or "none"

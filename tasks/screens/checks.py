@@ -110,11 +110,11 @@ def count_problems(values: np.ndarray, where: str, layers: list[str]) -> list[st
     problems = [f"{n:,} values are {kind} in {where}" for kind, n in zip(FAULTS, faults, strict=True) if n]
     if problems:
         problems[-1] += "; raw integer UMI counts are needed"
-    if largest > LARGEST_COUNT:
-        problems.append(f"counts up to {largest:,.0f} in {where}; above {LARGEST_COUNT:,} they are no UMI counts")
     if faults[2]:
         guess = "log-transformed" if largest < 20 else "normalised or corrected"
         problems[-1] += f" (these look {guess}: largest value {largest:.4g})"
+    if largest > LARGEST_COUNT:
+        problems.append(f"a value of {largest:,.0f} in {where}; UMI counts are at most {LARGEST_COUNT:,}")
     if problems and layers:
         problems[-1] += f"; raw counts may be in {', '.join(layers)} (--layer)"
     return problems

@@ -48,7 +48,8 @@ def check_quality(
     cells = screen.cells(*columns, "control", "library_size")
     usable = usable_cells(screen, min_cell_umis=min_cell_umis)
     if not (cells["control"] & usable).any():
-        raise InputError("quality control", [f"no control cell has {min_cell_umis:,} UMIs; lower --min-cell-umis"])
+        message = f"no control cell has {min_cell_umis:,} UMIs; lower --min-cell-umis"
+        raise InputError("quality control", [message])
     cells["n_usable"] = usable
     perturbed = cells[~cells["control"]].astype(dict.fromkeys(columns, str))
     table = perturbed.groupby("perturbation").agg(n_cells=("n_usable", "size"), n_usable=("n_usable", "sum"))
