@@ -44,8 +44,12 @@ def read_options(
     """
     values: dict = _read_config(config) if config else {}
     for group, name, _ in _leaves(model):
-        if hasattr(arguments, name):
-            (values if group is None else values.setdefault(group, {}))[name] = getattr(arguments, name)
+        if group is not None and values.get(group) is None:
+            values[group] = {}
+        section = values if group is None else values[group]
+        # A section that is no mapping is left for the model to refuse.
+        if hasattr(arguments, name) and isinstance(section, dict):
+            section[name] = getattr(arguments, name)
     try:
         return model.model_validate(values)
     except ValidationError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
 
 from flows.answer_questions import answer_questions
 from flows.compare_stages import compare_stage, leaderboard_of
@@ -66,7 +67,12 @@ def compare(
     return compare_stage(place, labels, trained.predictions, scored, options, screen, notes)
 
 
-@flow(name="benchmark", flow_run_name="benchmark {labels} {screen.screen}")
+def _run_name() -> str:
+    given = flow_run.parameters["labels"] or (flow_run.parameters["screen"].screen,)
+    return f"benchmark {', '.join(Path(name).stem for name in given)}"
+
+
+@flow(name="benchmark", flow_run_name=_run_name)
 def benchmark(
     labels: tuple[str, ...] = (),
     screen: ScreenOptions = ScreenOptions(),
@@ -92,7 +98,8 @@ def benchmark(
         failed |= {f"{name} on {data_set.name}": why for name, why in broken.items()}
     if failed:
         lines = "".join(f"\n  - {unit}: {why}" for unit, why in failed.items())
-        raise LedgerError(f"{len(failed)} predictors failed, the others are in the report:{lines}")
+        asked = len(predict.predictors) * len(data_sets)
+        raise LedgerError(f"{len(failed)} of {asked} predictors failed, the others are in the report:{lines}")
     return results
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
 
 from flows import label_stages as stages
 from flows.dask_cluster import dask_client
@@ -58,7 +59,11 @@ def make_labels(
     return stages.labels_stage(place, quality, tests, options, truth)
 
 
-@flow(name="label-screen", flow_run_name="label {screen.screen}")
+def _run_name() -> str:
+    return f"label {Path(flow_run.parameters['screen'].screen).stem}"
+
+
+@flow(name="label-screen", flow_run_name=_run_name)
 def label_screen(
     screen: ScreenOptions = ScreenOptions(),
     quality: QualityOptions = QualityOptions(),

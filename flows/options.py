@@ -156,6 +156,9 @@ class PredictorOptions(Options):
     )
     seed: int = Field(0, ge=0, title="Seed", description="Seed of the predictors and of the bootstrap.")
     threads: int = Field(2, ge=1, le=256, title="Threads", description="Threads a predictor may use.")
+    device: Literal["cpu", "cuda", "auto"] = Field(
+        "cpu", title="Device", description="Where the GAT is trained; auto: cuda where there is one."
+    )
     draws: int = Field(
         1000,
         ge=20,
@@ -249,6 +252,9 @@ class PredictCommandOptions(Options):
     )
     seed: int = Field(0, ge=0, title="Seed", description="Seed of the predictor.")
     threads: int = Field(2, ge=1, le=256, title="Threads", description="Threads the predictor may use.")
+    device: Literal["cpu", "cuda", "auto"] = Field(
+        "cpu", title="Device", description="Where the GAT is trained; auto: cuda where there is one."
+    )
     noncommercial: bool = Field(
         False,
         title="Non-commercial sources",

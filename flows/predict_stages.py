@@ -30,6 +30,9 @@ from tasks.predictors.registry import make_predictor
 
 Report = Callable[[str, int, int], None]
 
+#: Predictors that can be trained on a GPU.
+ON_DEVICE = {"gat"}
+
 
 @dataclass(frozen=True)
 class FitRequest:
@@ -44,6 +47,7 @@ class FitRequest:
     max_links: int
     seed: int
     threads: int
+    device: str
 
 
 def knowledge_digest(folder: Path, options: KnowledgeOptions) -> str:
@@ -67,6 +71,7 @@ def predict_stage(
         "predictor": predictor,
         "seed": options.seed,
         "threads": options.threads,
+        "device": options.device if predictor in ON_DEVICE else "cpu",
         "noncommercial": knowledge_options.noncommercial,
         "max_links": knowledge_options.max_links,
     }
@@ -97,7 +102,7 @@ def fit_and_predict(request: FitRequest, folder: str, report: Report) -> dict[st
         max_degree=request.max_links,
     )
     tables = {task: training_rows(path, request.also.get(task, ())) for task, path in request.tables.items()}
-    model = make_predictor(request.predictor)
+    model = make_predictor(request.predictor, **_device(request.predictor, request.device))
     model.fit(tables, Context(graph, seed=request.seed, threads=request.threads, progress=report))
     rows, unknown = {}, {}
     for task, path in request.pairs.items():
@@ -118,6 +123,10 @@ def fit_and_predict(request: FitRequest, folder: str, report: Report) -> dict[st
     return rows
 
 
+def _device(predictor: str, device: str) -> dict[str, str]:
+    return {"device": device} if predictor in ON_DEVICE else {}
+
+
 def seconds_file(folder: Path) -> Path:
     """Where the time of a fit is kept, beside its folder."""
     return folder.with_name(f"{folder.name}.seconds.json")
@@ -135,7 +144,7 @@ def predict_pairs(
     """
     pairs = read_pairs(options.pairs)
     tables = {task: training_rows(str(options.labels), tuple(str(path) for path in options.also))}
-    model = make_predictor(options.predictor)
+    model = make_predictor(options.predictor, **_device(options.predictor, options.device))
     graph = read_knowledge(
         options.knowledge,
         noncommercial=options.noncommercial,

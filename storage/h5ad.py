@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pandas as pd
+from anndata import OldFormatWarning
 from anndata.io import read_elem
 from scipy import sparse
 
@@ -87,11 +89,13 @@ class H5adFile:
         """One column of ``obs`` or ``var``; the index where ``name`` is None."""
         group = self._file[part]
         stored = group[name if name is not None else group.attrs.get("_index", "_index")]
-        values = read_elem(stored)
-        if isinstance(stored, h5py.Dataset) and "categories" in stored.attrs:
-            # anndata before 0.8 keeps a categorical column as codes that point at its categories.
-            categories = read_elem(self._file[stored.attrs["categories"]])
-            values = pd.Categorical.from_codes(values, categories)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", OldFormatWarning)
+            values = read_elem(stored)
+            if isinstance(stored, h5py.Dataset) and "categories" in stored.attrs:
+                # anndata before 0.8 keeps a categorical column as codes that point at its categories.
+                categories = read_elem(self._file[stored.attrs["categories"]])
+                values = pd.Categorical.from_codes(values, categories)
         return pd.Series(values)
 
     def row_blocks(

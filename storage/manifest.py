@@ -21,6 +21,8 @@ from storage.atomic import as_storage_error, remove, write_json
 from storage.errors import StorageError
 
 MANIFEST = "manifest.json"
+#: What a manifest says.
+PARTS = {"kind", "name", "digest", "inputs", "options", "files", "rows"}
 
 
 @dataclass(frozen=True)
@@ -133,9 +135,10 @@ def finished_stage(stage: Stage, workspace: Path | str) -> StageRecord | None:
 def read_manifest(folder: Path | str) -> dict | None:
     """Read a folder's manifest; ``None`` where there is none or it is not whole."""
     try:
-        return json.loads((Path(folder) / MANIFEST).read_text())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        content = json.loads((Path(folder) / MANIFEST).read_text())
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError, json.JSONDecodeError):
         return None
+    return content if isinstance(content, dict) and content.keys() >= PARTS else None
 
 
 def file_digest(path: Path | str) -> str:

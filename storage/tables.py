@@ -71,7 +71,9 @@ def read_frame(path: Path | str) -> pd.DataFrame:
     try:
         if path.suffix == ".csv":
             # "NA" is a gene-like word, not a missing value, in every column but the label.
-            frame = pd.read_csv(path, keep_default_na=False, na_values={"label": ["", "NA", "nan"]})
+            missing = {"label": ["", "NA", "nan"]}
+            names = {"pert": str, "gene": str, "split": str}
+            frame = pd.read_csv(path, keep_default_na=False, na_values=missing, dtype=names)
         else:
             frame = pq.read_table(path).to_pandas()
     except (

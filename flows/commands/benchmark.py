@@ -8,7 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from flows.arguments import read_options
-from flows.benchmark import Compared, run_benchmark
+from flows.benchmark import Compared, check_inputs, run_benchmark
 from flows.commands.printing import print_json
 from flows.compare_stages import leaderboard_of
 from flows.environment import shorten_user_errors
@@ -20,6 +20,7 @@ from flows.records import TASK_TITLES
 def run(arguments: Namespace) -> None:
     """The main job as a Prefect flow, then where to look."""
     options = read_options(BenchmarkOptions, arguments, config=arguments.config)
+    check_inputs(options.labels, options.screen, options.knowledge)
     shorten_user_errors()
     workspace = options.run.workspace
     with prefect_server(workspace) as url:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 
 from threadpoolctl import threadpool_limits
+
+#: Thread counts and torch's random state belong to the whole process: one computation at a time sets them.
+_ONE_AT_A_TIME = threading.RLock()
 
 
 @contextlib.contextmanager
@@ -13,9 +17,10 @@ def limited_threads(threads: int) -> Iterator[None]:
     """Hold BLAS and OpenMP to ``threads`` threads inside the block.
 
     The last bits of a matrix product depend on how many threads share it, so what has to come out the
-    same twice must run with the same number.
+    same twice must run with the same number. A second block in this process waits for the first to end;
+    what is to run side by side runs in processes of its own.
     """
-    with threadpool_limits(limits=max(1, int(threads))):
+    with _ONE_AT_A_TIME, threadpool_limits(limits=max(1, int(threads))):
         yield
 
 
@@ -28,11 +33,11 @@ def deterministic_torch(threads: int, *, seed: int, strict: bool = True) -> Iter
     # A predictor without a network must not wait for torch's import.
     import torch
 
-    before_threads = torch.get_num_threads()
-    before_strict = torch.are_deterministic_algorithms_enabled()
-    before_warn = torch.is_deterministic_algorithms_warn_only_enabled()
-    before_fill = torch.utils.deterministic.fill_uninitialized_memory
-    with torch.random.fork_rng(), limited_threads(threads):
+    with limited_threads(threads), torch.random.fork_rng():
+        before_threads = torch.get_num_threads()
+        before_strict = torch.are_deterministic_algorithms_enabled()
+        before_warn = torch.is_deterministic_algorithms_warn_only_enabled()
+        before_fill = torch.utils.deterministic.fill_uninitialized_memory
         torch.manual_seed(seed)
         torch.set_num_threads(max(1, int(threads)))
         if strict:

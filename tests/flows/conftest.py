@@ -22,9 +22,9 @@ def prefect_api(tmp_path_factory):
 
     with contextlib.ExitStack() as stack:
         url = stack.enter_context(prefect_server(home))
+        os.environ.clear()
+        os.environ.update(before)
         yield f"{url}/api"
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

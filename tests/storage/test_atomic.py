@@ -32,9 +32,14 @@ def test_a_file_appears_under_its_name_only_when_it_is_whole(tmp_path):
 def test_whatever_stops_the_writing_the_old_file_stays_and_nothing_is_left_beside_it(tmp_path, stop):
     target = tmp_path / "table.txt"
     target.write_text("old")
-    with pytest.raises(stop), atomic_path(target) as temporary:
-        temporary.write_text("new")
-        raise stop
+
+    def write():
+        with atomic_path(target) as temporary:
+            temporary.write_text("new")
+            raise stop
+
+    with pytest.raises(stop):
+        write()
     assert target.read_text() == "old"
     assert names_in(tmp_path) == ["table.txt"]
 
@@ -46,10 +51,22 @@ def test_a_folder_replaces_a_folder_whole(tmp_path):
             temporary.mkdir()
             (temporary / name).write_text(name)
     assert names_in(target) == ["second"]
-    with pytest.raises(ValueError, match="stop"), atomic_path(target) as temporary:
-        temporary.mkdir()
-        raise ValueError("stop")
-    assert names_in(target) == ["second"]
+
+
+def test_a_folder_that_is_not_finished_leaves_the_old_one(tmp_path):
+    target = tmp_path / "store"
+    target.mkdir()
+    (target / "first").write_text("first")
+
+    def write():
+        with atomic_path(target) as temporary:
+            temporary.mkdir()
+            (temporary / "second").write_text("second")
+            raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        write()
+    assert names_in(target) == ["first"]
     assert names_in(tmp_path) == ["store"]
 
 

@@ -1,0 +1,80 @@
+"""Who may import whom: flows -> tasks -> storage, and never back."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("flows", "tasks", "storage", "deployments")
+FORBIDDEN = {
+    "storage": {"tasks", "flows", "deployments", "prefect"},
+    "tasks": {"flows", "deployments", "prefect", "mlflow", "prefect_dask"},
+    "flows": {"deployments"},
+}
+SOURCES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+
+
+def name_of(path):
+    return str(path.relative_to(ROOT))
+
+
+def tree_of(path):
+    return ast.parse(path.read_text(), filename=str(path))
+
+
+def imported(path):
+    """Top-level names of everything a module imports, wherever in it."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)} imports relatively"
+            yield node.module.partition(".")[0]
+
+
+def test_there_is_something_to_look_at():
+    assert len(SOURCES) > 50
+    assert "mlflow" in set(imported(ROOT / "storage" / "tracking.py"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_arrows_between_rooms_point_one_way(path):
+    room = path.relative_to(ROOT).parts[0]
+    assert not set(imported(path)) & FORBIDDEN.get(room, set())
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_only_the_tracking_room_knows_mlflow(path):
+    if path != ROOT / "storage" / "tracking.py":
+        assert "mlflow" not in set(imported(path))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_no_error_is_caught_without_a_name_unless_it_is_raised_again(path):
+    for node in ast.walk(tree_of(path)):
+        if not isinstance(node, ast.ExceptHandler):
+            continue
+        kinds = {name.id for name in ast.walk(node.type) if isinstance(name, ast.Name)} if node.type else {""}
+        if kinds & {"", "Exception", "BaseException"}:
+            last = node.body[-1]
+            assert isinstance(last, ast.Raise), f"{name_of(path)}:{node.lineno}"
+            assert last.exc is None, f"{name_of(path)}:{node.lineno}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_importing_a_module_computes_nothing(path):
+    """At the top of a module there are definitions; calls there only make constants and loggers."""
+    allowed = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign)
+    allowed += (ast.AnnAssign,)
+    for node in tree_of(path).body:
+        text = ast.unparse(node)
+        if isinstance(node, ast.Expr):
+            fine = isinstance(node.value, ast.Constant) or text.startswith("logging.getLogger(")
+        elif isinstance(node, ast.If):
+            fine = text.startswith(("if __name__ ==", "if TYPE_CHECKING"))
+        else:
+            fine = isinstance(node, allowed)
+        assert fine, f"{name_of(path)}:{node.lineno}: {text.splitlines()[0]}"

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks.expression.calibration import called, check_against_truth, null_summary
+
+RULE = {"fdr": 0.05, "min_log2_fold_change": 0.25}
+
+
+def made_up(seed=0, n=400):
+    rng = np.random.default_rng(seed)
+    p_value = rng.random(n) ** 3
+    return pd.DataFrame(
+        {
+            "pert": pd.Categorical([f"P{i % 8}" for i in range(n)]),
+            "gene": pd.Categorical([f"G{i // 8}" for i in range(n)]),
+            "mean_pert": rng.integers(0, 2, n).astype(float),
+            "mean_control": rng.integers(0, 2, n).astype(float),
+            "log2_fold_change": rng.normal(0, 1, n),
+            "p_value": p_value,
+            "p_adj": np.minimum(1, p_value * 5),
+        }
+    )
+
+
+def test_a_call_needs_both_the_adjusted_p_and_the_fold_change():
+    tests = pd.DataFrame({"p_adj": [0.049, 0.05, 0.049, 0.0], "log2_fold_change": [0.25, 9.0, -0.25, 0.249]})
+    assert called(tests, **RULE).tolist() == [True, False, True, False]
+
+
+def test_what_is_said_of_false_perturbations_is_counted_by_hand():
+    tests = made_up()
+    summary = null_summary(tests, **RULE)
+    expressed = [row for row in tests.itertuples() if row.mean_pert + row.mean_control > 0]
+    calls = sum(row.p_adj < 0.05 and abs(row.log2_fold_change) >= 0.25 for row in tests.itertuples())
+    assert 0 < len(expressed) < len(tests)
+    assert calls > 0
+    assert summary == {
+        "null_perturbations": 8,
+        "null_tests": len(expressed),
+        "null_share_p_below_05": pytest.approx(sum(row.p_value < 0.05 for row in expressed) / len(expressed)),
+        "null_de_calls": calls,
+        "null_de_calls_per_perturbation": calls / 8,
+    }
+
+
+def test_realised_fdr_and_power_are_counted_by_hand():
+    tests = made_up()
+    rng = np.random.default_rng(1)
+    pairs = tests[["pert", "gene"]].astype(str)
+    truth = pairs.sample(90, random_state=0).assign(true_log2_fold_change=rng.normal(0, 0.8, 90))
+    planted = {(row.pert, row.gene): abs(row.true_log2_fold_change) for row in truth.itertuples()}
+    table = check_against_truth(tests, truth, **RULE).set_index("group")
+    calls = {
+        (row.pert, row.gene)
+        for row in tests.itertuples()
+        if row.p_adj < 0.05 and abs(row.log2_fold_change) >= 0.25
+    }
+    assert table.loc["all", "n_called"] == len(calls)
+    assert table.loc["all", "n_true"] == 90
+    assert table.loc["all", "false_discovery_rate"] == pytest.approx(len(calls - planted.keys()) / len(calls))
+    assert table.loc["all", "power"] == pytest.approx(len(calls & planted.keys()) / 90)
+    for name, low, high in (
+        ("0-0.25", 0, 0.25),
+        ("0.25-0.5", 0.25, 0.5),
+        ("0.5-1", 0.5, 1),
+        ("above 1", 1, 99),
+    ):
+        inside = {pair for pair, effect in planted.items() if low < effect <= high}
+        assert table.loc[name, "n_true"] == len(inside)
+        assert table.loc[name, "power"] == pytest.approx(len(calls & inside) / len(inside))
+    assert table["n_true"].iloc[1:].sum() == 90
+
+
+def test_without_a_call_or_an_effect_the_shares_are_unknown_not_zero():
+    tests = made_up().assign(p_adj=1.0)
+    truth = pd.DataFrame({"pert": ["P0"], "gene": ["elsewhere"], "true_log2_fold_change": [1.0]})
+    table = check_against_truth(tests, truth, **RULE).set_index("group")
+    assert np.isnan(table.loc["all", "false_discovery_rate"])
+    assert np.isnan(table.loc["all", "power"])
+    assert table.loc["all", ["n_true", "n_called"]].tolist() == [0, 0]

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks.expression.groups import false_perturbation_groups, perturbation_groups
+from tests.screens import CONTROL
+
+
+def cells_of(n=1200, *, guides=12, seed=0):
+    """Half the cells are controls, with guides of very different sizes."""
+    rng = np.random.default_rng(seed)
+    control = rng.random(n) < 0.5
+    share = rng.dirichlet(np.full(guides, 2.0)) if guides else None
+    guide = rng.choice([f"nt_{i}" for i in range(guides)], n, p=share) if guides else np.full(n, "x")
+    cells = pd.DataFrame(
+        {
+            "perturbation": pd.Categorical(np.where(control, CONTROL, rng.choice(["A", "B", "C"], n))),
+            "control": control,
+            "library_size": rng.integers(0, 50, n),
+            "guide": pd.Categorical(np.where(control, guide, "other")),
+        }
+    )
+    return cells if guides else cells.drop(columns="guide")
+
+
+def members(groups):
+    """Rows of each false perturbation by name, and of the controls."""
+    rows = {name: np.flatnonzero(groups.group == index) for index, name in enumerate(groups.names)}
+    return rows, np.flatnonzero(groups.group == len(groups.names))
+
+
+def test_cells_are_grouped_by_perturbation_with_controls_last():
+    cells = cells_of()
+    usable = np.random.default_rng(1).random(len(cells)) < 0.8
+    groups = perturbation_groups(cells, ["C", "A"], usable=usable)
+    names = cells["perturbation"].astype(str)
+    assert groups.names == ("C", "A")
+    for index, name in enumerate(["C", "A", CONTROL]):
+        np.testing.assert_array_equal(groups.group == index, (names == name) & usable)
+        assert groups.sizes[index] == ((names == name) & usable).sum()
+    assert ((groups.group == -1) == ((names == "B") | ~usable)).all()
+
+
+def test_counts_are_divided_by_library_size_or_by_nothing_never_by_zero():
+    cells = cells_of()
+    usable = np.ones(len(cells), bool)
+    by_library = perturbation_groups(cells, ["A"], usable=usable).library
+    np.testing.assert_array_equal(by_library, cells["library_size"].clip(lower=1).astype(float))
+    assert (perturbation_groups(cells, ["A"], usable=usable, normalise="none").library == 1).all()
+
+
+@pytest.mark.parametrize("guides", [0, 2, 3, 12, 60])
+@pytest.mark.parametrize("seed", range(4))
+def test_false_perturbations_are_disjoint_control_cells_and_at_most_half_of_them(guides, seed):
+    cells = cells_of(guides=guides, seed=seed)
+    usable = np.random.default_rng(seed).random(len(cells)) < 0.9
+    groups = false_perturbation_groups(cells, usable=usable, seed=seed, most=7, min_cells=20)
+    if groups is None:
+        assert guides == 2
+        return
+    false, controls = members(groups)
+    held_out = np.concatenate(list(false.values()))
+    real = np.flatnonzero(cells["control"].to_numpy() & usable)
+    assert sorted([*held_out, *controls]) == real.tolist()
+    assert 0 < len(held_out) <= len(real) / 2
+    assert 1 <= len(groups.names) <= 7
+    assert all(len(rows) >= 20 for rows in false.values())
+    assert groups.sizes.tolist() == [len(rows) for rows in false.values()] + [len(controls)]
+    if not guides:
+        return
+    guide = cells["guide"].astype(str).to_numpy()
+    for name, rows in false.items():
+        np.testing.assert_array_equal(rows, real[guide[real] == name])
+
+
+def test_false_perturbations_of_guides_do_not_depend_on_the_order_of_cells():
+    cells = cells_of()
+    usable = np.ones(len(cells), bool)
+    order = np.random.default_rng(1).permutation(len(cells))
+    shuffled = cells.iloc[order].reset_index(drop=True)
+    one = false_perturbation_groups(cells, usable=usable, seed=3)
+    other = false_perturbation_groups(shuffled, usable=usable, seed=3)
+    assert one.names == other.names
+    np.testing.assert_array_equal(one.group[order], other.group)
+
+
+def test_the_same_seed_holds_out_the_same_cells_and_another_seed_others():
+    for guides in (0, 40):
+        cells = cells_of(guides=guides)
+        usable = np.ones(len(cells), bool)
+        groups = [false_perturbation_groups(cells, usable=usable, seed=seed, most=5) for seed in (1, 1, 2)]
+        np.testing.assert_array_equal(groups[0].group, groups[1].group)
+        assert not np.array_equal(groups[0].group, groups[2].group)
+
+
+@pytest.mark.parametrize("n_controls", [0, 1, 30, 49])
+def test_too_few_control_cells_are_not_held_out(n_controls):
+    cells = pd.DataFrame({"control": np.arange(200) < n_controls, "library_size": 5})
+    usable = np.ones(200, bool)
+    assert false_perturbation_groups(cells, usable=usable, seed=0, min_cells=25) is None
+    fifty = cells.assign(control=np.arange(200) < 50)
+    assert len(false_perturbation_groups(fifty, usable=usable, seed=0, min_cells=25).names) == 1
