@@ -26,6 +26,8 @@ def dask_client(address: str | None, *, workers: int) -> Iterator[Client]:
         If nothing answers at the address.
     """
     logging.getLogger("distributed").setLevel(logging.WARNING)
+    # A worker logs the errors of its blocks with the way they came; they are raised here all the same.
+    logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)
     if address is not None:
         try:
             client = Client(address, timeout=10, set_as_default=False)

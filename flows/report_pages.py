@@ -17,9 +17,11 @@ from tasks.comparison.report import Report, Section, write_report
 
 def label_report(path: Path, screen: ScreenRecords) -> None:
     """Write the report of a label run, without predictors."""
-    labels = LabelSet.of_files(
-        screen.labels.name, {t: screen.labels.folder / f"{t}.parquet" for t in TASK_TITLES}
-    )
+    # A screen in which nothing responds has no pair with a direction.
+    tables = {
+        t: screen.labels.folder / f"{t}.parquet" for t in TASK_TITLES if screen.labels.rows[f"{t}.parquet"]
+    }
+    labels = LabelSet.of_files(screen.labels.name, tables)
     write_report(path, report_page(labels, screen_sections(screen), screen, ()))
 
 

@@ -35,6 +35,8 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
         if temporary.is_dir() and target.is_dir():
             remove(target)
         os.replace(temporary, target)
+        # Where both are names of one file already, renaming does nothing and leaves them both.
+        _discard(temporary)
     except OSError as error:
         _discard(temporary)
         raise as_storage_error(error, target) from error

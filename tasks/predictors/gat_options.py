@@ -39,7 +39,7 @@ class GATOptions:
     layers: int = 2
     start: Literal["graph", "random"] = "graph"
     max_links: int = 12
-    max_epochs: int = 200
+    max_epochs: int = 60
     min_epochs: int = 50
     patience: int = 10
     batch_size: int = 5000

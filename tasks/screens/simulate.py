@@ -77,7 +77,9 @@ def simulate_screen(
     """
     target = Path(target)
     controls = max(1, cells // 8) if controls is None else controls
-    _check_sizes(cells, genes, perturbations, controls, guides, batches, mean_umis, wrong_guide, seed)
+    _check_sizes(
+        cells, genes, perturbations, controls, guides, batches, mean_umis, wrong_guide, batch_imbalance, seed
+    )
     network = plant_network(genes, seed=seed)
     rng = np.random.default_rng([seed, 12])
     targets = np.sort(rng.choice(genes, perturbations, replace=False))
@@ -110,6 +112,7 @@ def _check_sizes(
     batches: int,
     mean_umis: float | None,
     wrong_guide: float,
+    imbalance: float,
     seed: int,
 ) -> None:
     """Raise with every size that no screen can have."""
@@ -122,6 +125,7 @@ def _check_sizes(
         (batches >= 1, f"batches must be at least 1, not {batches}"),
         (mean_umis is None or mean_umis > 0, f"mean UMIs must be above 0, not {mean_umis}"),
         (0 <= wrong_guide <= 1, f"the share of wrong guides must be 0 to 1, not {wrong_guide}"),
+        (0 <= imbalance <= 1, f"the batches' imbalance must be 0 to 1, not {imbalance}"),
         (seed >= 0, f"the seed must be at least 0, not {seed}"),
     ]
     if problems := [problem for fine, problem in rules if not fine]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
+import socket
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import mlflow
@@ -12,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import requests
+from mlflow.tracking import MlflowClient
 
 from tests.flows.jobs import mlflow_runs, run_pqa, start_pqa
 
@@ -93,17 +99,53 @@ def test_a_logged_model_loads_and_scores_pairs_as_the_run_did(undisturbed, predi
     np.testing.assert_allclose(scores.to_numpy(), expected["score"].to_numpy(), rtol=1e-5)
 
 
-def test_given_label_tables_give_the_same_scores_as_the_job_that_made_them(
-    tmp_path, label_stem, small_screen, result, prefect_api
+@pytest.fixture
+def mlflow_server(tmp_path):
+    """A real tracking server with artifacts of its own; its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    store = [
+        "--backend-store-uri",
+        f"sqlite:///{tmp_path}/server.db",
+        "--artifacts-destination",
+        f"{tmp_path}/kept",
+    ]
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1", *store]
+    settings = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, env=os.environ | settings, **quiet)
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        with contextlib.suppress(requests.ConnectionError):
+            if requests.get(f"http://127.0.0.1:{port}/health", timeout=2).ok:
+                break
+        time.sleep(0.2)
+    yield f"http://127.0.0.1:{port}"
+    process.terminate()
+    process.wait(20)
+
+
+def test_given_label_tables_and_an_mlflow_server_give_the_same_scores_as_the_job_that_made_them(
+    tmp_path, label_stem, small_screen, result, prefect_api, mlflow_server
 ):
     out = run_pqa(
         *("benchmark", "--labels", label_stem, "--knowledge", small_screen.with_suffix(".knowledge")),
-        *("--predictors", "physical", "retrieval", "--draws", "50", "--workspace", tmp_path, "--json"),
+        *("--predictors", "physical", "retrieval", "--draws", "50", "--workspace", tmp_path / "w", "--json"),
+        *("--mlflow", mlflow_server),
         environment={"PREFECT_API_URL": prefect_api},
     )
     given = {row["predictor"]: row["auroc"] for row in json.loads(out)[0]["leaderboards"]["de"]}
     made = {row["predictor"]: row["auroc"] for row in result["leaderboards"]["de"]}
     assert given == {name: made[name] for name in given}
+    assert not (tmp_path / "w" / "mlflow.db").exists()
+    client = MlflowClient(mlflow_server)
+    experiment = client.get_experiment_by_name("perturbqa-line")
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 5
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    parent = json.loads(out)[0]["mlflow_run"]
+    assert "report.html" in {file.path for file in client.list_artifacts(parent)}
 
 
 def test_a_predictor_that_fails_fails_alone_and_unknown_test_labels_are_not_scored(

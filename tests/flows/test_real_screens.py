@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 from scipy.stats import mannwhitneyu
 
+import flows.commands.label
 from flows.__main__ import main
+from storage.atomic import write_json
 from storage.tables import read_frame, read_labels, read_recipe
 from tests.screens import CONTROL
 
@@ -61,7 +63,7 @@ def test_every_de_test_equals_scipys(labelled):
 
 
 def test_the_responders_known_from_the_studies_are_found(labelled):
-    name, table, out = labelled
+    name, _, out = labelled
     tests = read_frame(out / "tests.parquet").astype({"pert": str, "gene": str})
     perturbations = read_frame(out / "perturbations.parquet")
     if name == "schraivogel":
@@ -78,7 +80,7 @@ def test_the_responders_known_from_the_studies_are_found(labelled):
 
 
 def test_the_label_tables_follow_from_the_tests(labelled):
-    _, table, out = labelled
+    _, _, out = labelled
     tests = read_frame(out / "tests.parquet").astype({"pert": str, "gene": str})
     de, direction = read_labels(out / "de.parquet"), read_labels(out / "dir.parquet")
     joined = de.merge(tests, on=["pert", "gene"], validate="one_to_one")
@@ -114,6 +116,13 @@ def test_false_perturbations_are_whole_control_guides_with_few_calls(labelled):
     assert json.loads((out / "calibration.json").read_text())["null_perturbations"] == len(held_out)
 
 
+@pytest.fixture
+def no_report(monkeypatch):
+    """Most of a small run's time is the drawing of its report, which others here have drawn."""
+    monkeypatch.setattr(flows.commands.label, "label_report", lambda path, _: write_json(path, {}))
+
+
+@pytest.mark.usefixtures("no_report")
 def test_the_empty_screen_of_few_de_genes_is_labelled_too(shared_data, tmp_path, capsys):
     path = path_of(shared_data, "datlinger")
     arguments = ["label", str(path), "--out", str(tmp_path), "--guide-key", "guide_id", "--json"]
@@ -128,7 +137,7 @@ def test_the_empty_screen_of_few_de_genes_is_labelled_too(shared_data, tmp_path,
     assert de.drop_duplicates("pert")["split"].value_counts().to_dict() == {"train": 15, "test": 5}
 
 
-@pytest.mark.parametrize("line", ["A172", "T98G", "U87MG"])
+@pytest.mark.parametrize("line", ["A172", "U87MG"])
 def test_each_line_of_a_screen_of_three_is_labelled_by_itself(shared_data, tmp_path, capsys, line):
     path = path_of(shared_data, "mcfaline")
     arguments = ["label", str(path), "--out", str(tmp_path), "--only", f"cell_line={line}", "--json"]
@@ -140,8 +149,13 @@ def test_each_line_of_a_screen_of_three_is_labelled_by_itself(shared_data, tmp_p
     kept = sizes.drop(CONTROL)[lambda n: n >= 25]
     assert rows["quality"]["kept"] == len(kept) >= 4
     assert set(read_frame(tmp_path / "tests.parquet")["pert"].astype(str)) == set(kept.index)
+    # Nothing responds in these few cells: there are pairs labelled 0 and none with a direction.
+    assert set(read_labels(tmp_path / "de.parquet")["label"]) == {0}
+    assert read_frame(tmp_path / "dir.parquet").empty
+    assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
+@pytest.mark.usefixtures("no_report")
 def test_guides_can_take_the_place_of_perturbations(shared_data, tmp_path, capsys):
     path = path_of(shared_data, "papalexi")
     controls = anndata.read_h5ad(path).obs.query("perturbation == @CONTROL")["guide_id"].astype(str).unique()

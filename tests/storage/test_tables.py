@@ -140,8 +140,10 @@ def test_a_written_table_keeps_its_recipe_and_the_same_table_gives_the_same_byte
     assert read_recipe(write(tmp_path, LABELS, "parquet")) == {}
 
 
+@pytest.mark.shared_data
 def test_the_published_tables_are_read_and_ours_have_their_columns_and_types(tmp_path, shared_data):
-    for path in sorted((shared_data / "labels").glob("*.parquet")):
+    for name in ("rpe1-de", "hepg2-de", "jurkat-dir", "k562_set-dir"):
+        path = shared_data / "labels" / f"{name}.parquet"
         published = pd.read_parquet(path)
         ours = read_labels(path)
         assert list(ours) == list(published)

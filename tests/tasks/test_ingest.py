@@ -209,6 +209,7 @@ def test_log_transformed_values_are_recognised_and_the_counts_pointed_at(tmp_pat
         ingest(path, tmp_path / "store")
 
 
+@pytest.mark.filterwarnings("ignore:Variable names are not unique")
 def test_every_problem_of_names_and_values_is_in_one_message(tmp_path):
     counts = random_counts(60, 4).astype(np.float64)
     counts[0, 0], counts[1, 0], counts[2, 0] = np.nan, -1, 0.5

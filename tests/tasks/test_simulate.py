@@ -103,6 +103,7 @@ def test_targets_go_down_with_the_guides_that_work_and_not_with_the_last(made, s
     assert np.corrcoef(working, planted)[0, 1] > 0.8
 
 
+@pytest.mark.filterwarnings("ignore:divide by zero")
 def test_planted_effects_are_found_again_in_the_counts(made, shares):
     table, truth = made[1], made[2]
     names = table.obs["perturbation"].astype(str).to_numpy()
