@@ -12,11 +12,12 @@ import storage
 import tasks
 from flows.compare_stages import leaderboard_of
 from flows.label_stages import calibration_of
-from flows.predict_stages import scores_of, seconds_file, test_pairs
+from flows.predict_stages import scores_of
 from flows.records import LabelSet, ScreenRecords
 from storage.manifest import StageRecord
 from storage.tables import read_labels
 from storage.tracking import ModelFiles, RunContent, TableInput, Tracker
+from tasks.predictors.fitting import seconds_file, test_pairs
 
 #: What a logged model needs where it is loaded.
 REQUIREMENTS = ("numpy", "pandas", "scipy", "scikit-learn", "pyarrow", "numba", "torch", "torch-geometric")

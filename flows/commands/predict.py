@@ -5,19 +5,25 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from flows import predict_stages
 from flows.arguments import read_options
 from flows.commands.printing import print_json
 from flows.options import PredictCommandOptions
 from flows.progress import progress_of
-from storage.tables import read_recipe, write_table
+from storage.tables import read_pairs, read_recipe, write_table
+from tasks.predictors.fitting import FitRequest, fit, n_unknown
 
 
 def run(arguments: Namespace) -> None:
     """Fit one predictor on a table's training rows and score pairs."""
     options = read_options(PredictCommandOptions, arguments)
     task = options.task or _task_of(options.labels)
-    scored, unknown = predict_stages.predict_pairs(options, task, progress_of(options.predictor, "steps"))
+    pairs = read_pairs(options.pairs)
+    settings = options.model_dump(exclude={"labels", "pairs", "also", "task"}, mode="json")
+    also = {task: tuple(str(path) for path in options.also)}
+    request = FitRequest(tables={task: str(options.labels)}, also=also, **settings)
+    progress = progress_of(options.predictor, "steps")
+    model, graph = fit(request, lambda _unit, done, total: progress(done, total))
+    scored, unknown = pairs.assign(score=model.predict(task, pairs)), n_unknown(graph, pairs)
     write_table(arguments.out, scored, options.model_dump(mode="json") | {"task": task})
     if arguments.json:
         print_json({"out": str(arguments.out), "pairs": len(scored), "genes_unknown_to_graph": unknown})

@@ -40,11 +40,11 @@ class GATOptions:
     start: Literal["graph", "random"] = "graph"
     max_links: int = 12
     max_epochs: int = 60
-    min_epochs: int = 50
-    patience: int = 10
+    min_epochs: int = 20
+    patience: int = 5
     batch_size: int = 5000
     batches_per_encoding: int = 6
-    learning_rate: float = 1e-4
+    learning_rate: float = 5e-4
     device: Literal["cpu", "cuda", "auto"] = "cpu"
 
     @classmethod

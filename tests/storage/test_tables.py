@@ -47,8 +47,6 @@ def test_label_tables_are_read_alike_whatever_their_types(tmp_path, kind, label)
         expected["label"] = pd.array([1, 0, 1, 0], dtype="Int8")
         plain = [True, False, True, False]
         frame["label"] = plain if label == "bool" else np.array(plain).astype(np.int64)
-    if label == "bool" and kind == "csv":
-        pytest.skip("a CSV file keeps no types: True is a word there")
     pd.testing.assert_frame_equal(read_labels(write(tmp_path, frame, kind)), expected)
 
 
@@ -142,7 +140,7 @@ def test_a_written_table_keeps_its_recipe_and_the_same_table_gives_the_same_byte
 
 @pytest.mark.shared_data
 def test_the_published_tables_are_read_and_ours_have_their_columns_and_types(tmp_path, shared_data):
-    for name in ("rpe1-de", "hepg2-de", "jurkat-dir", "k562_set-dir"):
+    for name in ("hepg2-de", "k562_set-dir", "rpe1-dir"):
         path = shared_data / "labels" / f"{name}.parquet"
         published = pd.read_parquet(path)
         ours = read_labels(path)

@@ -272,7 +272,7 @@ def test_the_order_of_genes_changes_no_value(tmp_path, reference, client):
     pd.testing.assert_frame_equal(*sorted_tables, check_exact=True)
 
 
-@pytest.mark.parametrize("most_genes", [1, 7])
+@pytest.mark.parametrize("most_genes", [4, 11])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_tiles_gene_blocks_and_workers_change_no_byte(tmp_path, monkeypatch, reference, most_genes, workers):
     monkeypatch.setattr(storage.screens, "TILE_CELLS", 50)
