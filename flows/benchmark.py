@@ -25,7 +25,7 @@ from flows.options import (
     ScreenOptions,
 )
 from flows.predict_stages import knowledge_digest
-from flows.records import LabelSet, Place, ScreenRecords
+from flows.records import TASK_TITLES, LabelSet, Place, ScreenRecords
 from flows.reporting import leaderboard_artifact, ledger_artifact, report_artifact
 from flows.track import track_comparison
 from flows.train_predictors import Trained, train_predictors
@@ -171,7 +171,9 @@ def _one(
 
 def _made_labels(made: ScreenRecords) -> LabelSet:
     folder = made.labels.folder
-    return LabelSet.of_files(made.labels.name, {name: folder / f"{name}.parquet" for name in ("de", "dir")})
+    # A screen without DE genes has no directions to ask for.
+    tables = {name: folder / f"{name}.parquet" for name in TASK_TITLES if made.labels.rows[f"{name}.parquet"]}
+    return LabelSet.of_files(made.labels.name, tables)
 
 
 def _knowledge_of(made: ScreenRecords, options: KnowledgeOptions) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,9 +20,7 @@ from storage.tables import read_labels, read_predictions, write_table
 from tasks.comparison.intervals import bootstrap_auroc
 from tasks.comparison.metrics import auroc_per_gene, join_predictions, score_summary
 from tasks.knowledge.read import knowledge_files
-from tasks.predictors.fitting import ON_DEVICE, FitRequest, fit_to_folder
-
-Report = Callable[[str, int, int], None]
+from tasks.predictors.fitting import ON_DEVICE, FitRequest, Report, fit_to_folder
 
 
 def knowledge_digest(folder: Path, options: KnowledgeOptions) -> str:

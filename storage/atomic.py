@@ -35,8 +35,6 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
         if temporary.is_dir() and target.is_dir():
             remove(target)
         os.replace(temporary, target)
-        # Where both are names of one file already, renaming does nothing and leaves them both.
-        _discard(temporary)
     except OSError as error:
         _discard(temporary)
         raise as_storage_error(error, target) from error
@@ -51,13 +49,13 @@ def write_json(target: Path | str, content: object) -> None:
         temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
-def place_copy(source: Path, target: Path | str) -> None:
-    """A second name for the same bytes where the disk allows it, else a copy."""
+def copy_or_remove(source: Path, target: Path | str) -> None:
+    """Copy a file, atomically; where there is none to copy, remove an older ``target``."""
+    if not source.is_file():
+        remove(Path(target))
+        return
     with atomic_path(target) as temporary:
-        try:
-            os.link(source, temporary)
-        except OSError:
-            shutil.copyfile(source, temporary)
+        shutil.copyfile(source, temporary)
 
 
 def remove(path: Path) -> None:

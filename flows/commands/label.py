@@ -13,11 +13,20 @@ from flows.options import LabelScreenOptions, ScreenOptions, TestExpressionOptio
 from flows.progress import progress_of
 from flows.records import Place, ScreenRecords
 from flows.report_pages import label_report
-from storage.atomic import place_copy
+from storage.atomic import copy_or_remove
+from storage.errors import InputError
 from storage.manifest import StageRecord
 
 #: Stages are kept here, beside the tables, so that the command can go on where it was.
 WORK = ".work"
+
+#: What is put into the folder itself, by the stage it comes from.
+RESULTS = {
+    "tests": ("tests.parquet", "null.parquet"),
+    "quality": ("guides.parquet",),
+    "pseudobulk": ("pseudobulk.h5ad",),
+    "labels": ("de.parquet", "dir.parquet", "perturbations.parquet", "calibration.json"),
+}
 
 
 def run(arguments: Namespace) -> None:
@@ -32,15 +41,10 @@ def run(arguments: Namespace) -> None:
         )
         labels = stages.labels_stage(place, judged, tests, options.label, None)
     records = ScreenRecords(ingested, judged, tests, profiles, labels, None)
-    files = [tests.folder / "tests.parquet", tests.folder / "null.parquet", judged.folder / "guides.parquet"]
-    files += [profiles.folder / "pseudobulk.h5ad"]
-    files += [
-        labels.folder / name
-        for name in ("de.parquet", "dir.parquet", "perturbations.parquet", "calibration.json")
-    ]
-    for file in files:
-        if file.is_file():
-            place_copy(file, out / file.name)
+    for folder, names in RESULTS.items():
+        for name in names:
+            # What this run has not made must not stay from an earlier one.
+            copy_or_remove(getattr(records, folder).folder / name, out / name)
     label_report(out / "report.html", records)
     rows = {record.kind: dict(record.rows) for record in records.records}
     if arguments.json:
@@ -57,6 +61,8 @@ def stages_to_tests(
     place: Place, screen: str, options: LabelScreenOptions | TestExpressionOptions
 ) -> tuple[StageRecord, StageRecord, StageRecord]:
     """Ingest, judge and test a screen; the three finished stages."""
+    if not Path(screen).is_file():
+        raise InputError(screen, ["no such file"])
     named = ScreenOptions(screen=screen, **options.names.model_dump())
     path = Path(screen)
     ingested = stages.ingest_stage(place, path.stem, path, named, progress_of("reading", "cells"))

@@ -12,7 +12,7 @@ from flows.commands.printing import print_json
 from flows.dask_cluster import dask_client
 from flows.options import TestExpressionOptions
 from flows.records import Place
-from storage.atomic import place_copy
+from storage.atomic import copy_or_remove
 
 
 def run(arguments: Namespace) -> None:
@@ -22,7 +22,7 @@ def run(arguments: Namespace) -> None:
     work = out.with_name(f".{out.name}.work")
     with dask_client(options.compute.dask, workers=options.compute.workers) as client:
         _, _, tests = stages_to_tests(Place(work, client, options.compute.force), arguments.screen, options)
-    place_copy(tests.folder / "tests.parquet", out)
+    copy_or_remove(tests.folder / "tests.parquet", out)
     shutil.rmtree(work)
     if arguments.json:
         print_json({"out": str(out), "tests": tests.rows["tests.parquet"]})

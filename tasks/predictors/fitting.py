@@ -18,6 +18,9 @@ from tasks.knowledge.read import read_knowledge
 from tasks.predictors.protocol import OWN, Context, Predictor
 from tasks.predictors.registry import make_predictor
 
+#: Told a unit's name, how many are done, and of how many.
+Report = Callable[[str, int, int], None]
+
 #: Predictors that can be trained on a GPU.
 ON_DEVICE = frozenset({"gat"})
 

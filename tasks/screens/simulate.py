@@ -2,7 +2,7 @@
 
 Counts are negative binomial around ``library size x expression``; every part of a real screen that makes
 labels hard is there: batches with shifts of their own, guides of which one a target does not work, cells
-with another guide than recorded, many more weak effects than strong ones.
+with another guide than recorded, weak effects beside strong ones.
 """
 
 from __future__ import annotations
@@ -150,9 +150,10 @@ def _design(
     control_guide = rng.integers(0, 8, cells)
     favourite = rng.integers(0, batches, n + 1)[recorded]
     batch = np.where(rng.random(cells) < 0.8 * imbalance, favourite, rng.integers(0, batches, cells))
-    carried = np.where(rng.random(cells) < wrong, rng.integers(-1, n, cells), recorded)
     # The last guide of every target does not work; with a single guide there is none to spare.
-    carried = np.where((guide == guides - 1) & (guides > 1), -1, carried)
+    idle = (guide == guides - 1) & (guides > 1)
+    carried = np.where(idle, -1, recorded)
+    carried = np.where(rng.random(cells) < wrong, rng.integers(-1, n, cells), carried)
     name = np.where(recorded < 0, CONTROL, names[recorded])
     number = np.where(recorded < 0, control_guide, guide) + 1
     obs = pd.DataFrame(

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import json
-import os
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from storage import atomic
-from storage.atomic import atomic_path, place_copy, write_json
+from storage.atomic import atomic_path, copy_or_remove, write_json
 from storage.errors import InputError, StorageError
 from storage.tables import write_table
 from tasks.expression.blocks import read_block, write_block
@@ -77,22 +76,19 @@ def test_json_does_not_depend_on_the_order_of_keys(tmp_path):
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": [1, 2], "b": 1}
 
 
-@pytest.mark.parametrize("linkable", [True, False])
-def test_a_placed_copy_has_the_same_bytes_and_replaces_what_was_there(tmp_path, monkeypatch, linkable):
-    if not linkable:
-
-        def refuse(*_):
-            raise OSError("no links here")
-
-        monkeypatch.setattr(os, "link", refuse)
+def test_a_copy_replaces_an_older_file_and_goes_with_its_source(tmp_path):
     source, target = tmp_path / "source", tmp_path / "target"
     source.write_bytes(b"bytes")
     target.write_bytes(b"old")
     for _ in range(2):
-        place_copy(source, target)
+        copy_or_remove(source, target)
         assert target.read_bytes() == b"bytes"
         assert names_in(tmp_path) == ["source", "target"]
-    assert (target.stat().st_ino == source.stat().st_ino) is linkable
+    target.write_bytes(b"edited")
+    assert source.read_bytes() == b"bytes"
+    source.unlink()
+    copy_or_remove(source, target)
+    assert names_in(tmp_path) == []
 
 
 @pytest.mark.parametrize(

@@ -98,8 +98,8 @@ def test_targets_go_down_with_the_guides_that_work_and_not_with_the_last(made, s
     assert np.abs(idle).max() < 0.5
     assert (np.log2(0.08) <= np.array(planted)).all()
     assert (np.array(planted) <= np.log2(0.35)).all()
-    # A cell or two with another guide keep a strong knock-down from showing whole.
-    np.testing.assert_allclose(working, planted, atol=0.75)
+    # A cell or two with another guide add their share of the target's expression.
+    np.testing.assert_allclose(np.exp2(working), np.exp2(planted), atol=0.12)
     assert np.corrcoef(working, planted)[0, 1] > 0.8
 
 
@@ -141,13 +141,11 @@ def test_the_share_of_cells_with_another_guide_than_recorded_is_as_asked_for(wro
     names = np.array([f"G{i}" for i in range(50)])
     obs, carried = _design(names, 40_000, 5_000, 3, 4, wrong, 0.0, np.random.default_rng(0))
     recorded = pd.Index(names).get_indexer(obs["perturbation"].astype(str))
-    works = ~obs["guide_id"].astype(str).str.endswith("_3").to_numpy()
-    differ = (carried != recorded)[works & (recorded >= 0)].mean()
-    # One of 51 wrong guides is by chance the right one.
-    assert differ == pytest.approx(wrong * 50 / 51, abs=0.003)
-    idle = ~works & (recorded >= 0)
-    assert idle.any()
-    assert (carried[idle] == -1).all()
+    idle = obs["guide_id"].astype(str).str.endswith("_3").to_numpy() & (recorded >= 0)
+    at_work = np.where(idle, -1, recorded)
+    # One of 51 wrong guides is by chance the right one. Controls and idle guides can be wrong too.
+    for cells in (idle, recorded < 0, ~idle & (recorded >= 0)):
+        assert (carried != at_work)[cells].mean() == pytest.approx(wrong * 50 / 51, abs=0.008)
 
 
 def test_imbalance_gives_each_perturbation_a_batch_with_most_of_its_cells():
