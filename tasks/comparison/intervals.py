@@ -1,7 +1,9 @@
 """Bootstrap intervals over perturbations, and the leaderboard made with them.
 
 Pairs of one perturbation share its cells and are not independent, so whole perturbations are resampled
-(the cluster bootstrap, with percentile limits; Efron & Tibshirani 1993).
+(the cluster bootstrap; Efron & Tibshirani 1993). A draw often leaves a gene with few positives without any;
+the genes that remain are easier on average, and all draws slide upwards. So the draws' mean is moved to
+the estimate before the percentiles are taken.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ def bootstrap_auroc(scored: pd.DataFrame, *, draws: int = 1000, seed: int = 0) -
     low, high
         NaN if no draw has a gene with both classes.
     """
-    return _limits(auroc_draws(scored, draws=draws, seed=seed))
+    return _auroc_limits(auroc_draws(scored, draws=draws, seed=seed), score_summary(scored).auroc)
 
 
 def paired_difference(a: pd.DataFrame, b: pd.DataFrame, *, draws: int = 1000, seed: int = 0) -> Difference:
@@ -60,7 +62,8 @@ def paired_difference(a: pd.DataFrame, b: pd.DataFrame, *, draws: int = 1000, se
     """
     _require_same_pairs({"the first": a, "the second": b})
     difference = auroc_draws(a, draws=draws, seed=seed) - auroc_draws(b, draws=draws, seed=seed)
-    return Difference(score_summary(a).auroc - score_summary(b).auroc, *_limits(difference))
+    estimate = score_summary(a).auroc - score_summary(b).auroc
+    return Difference(estimate, *_limits(difference, estimate))
 
 
 def auroc_draws(scored: pd.DataFrame, *, draws: int, seed: int) -> np.ndarray:
@@ -146,14 +149,15 @@ def _row(
     means: Mapping[str, np.ndarray],
 ) -> dict[str, object]:
     own = scores[name]
-    low, high = _limits(means[name])
-    behind = _limits(means[best] - means[name])
+    low, high = _auroc_limits(means[name], own.auroc)
+    difference = scores[best].auroc - own.auroc
+    behind = _limits(means[best] - means[name], difference)
     row = {
         "predictor": name,
         "auroc": own.auroc,
         "auroc_low": low,
         "auroc_high": high,
-        "difference_to_best": scores[best].auroc - own.auroc,
+        "difference_to_best": difference,
         "difference_to_best_low": behind[0],
         "difference_to_best_high": behind[1],
         "pooled_auroc": own.pooled_auroc,
@@ -165,17 +169,23 @@ def _row(
     }
     if reference is not None:
         row["gain_over_reference"] = own.auroc - scores[reference].auroc
-        gain = _limits(means[name] - means[reference])
+        gain = _limits(means[name] - means[reference], row["gain_over_reference"])
         row["gain_over_reference_low"], row["gain_over_reference_high"] = gain
     return row
 
 
-def _limits(values: np.ndarray) -> tuple[float, float]:
+def _auroc_limits(values: np.ndarray, estimate: float) -> tuple[float, float]:
+    low, high = _limits(values, estimate)
+    return max(low, 0.0), min(high, 1.0)
+
+
+def _limits(values: np.ndarray, estimate: float) -> tuple[float, float]:
+    """Percentiles of the draws, moved so that their mean is the estimate."""
     values = values[~np.isnan(values)]
     if not len(values):
         return np.nan, np.nan
-    low, high = np.percentile(values, PERCENTILES)
-    return float(low), float(high)
+    low, high = np.percentile(values - values.mean(), PERCENTILES)
+    return float(estimate + low), float(estimate + high)
 
 
 def _chunks(draws: int, *, rows: int) -> Iterator[range]:

@@ -79,10 +79,32 @@ def test_interval_holds_the_estimate_and_narrows_with_more_perturbations():
     assert widths[1] < widths[0] / 2
 
 
-def test_interval_is_the_percentiles_of_the_draws():
+def test_interval_is_the_percentiles_of_the_draws_around_the_estimate():
     scored = scored_pairs()
-    expected = np.percentile(auroc_draws(scored, draws=100, seed=3), [2.5, 97.5])
-    assert bootstrap_auroc(scored, draws=100, seed=3) == tuple(expected)
+    draws = auroc_draws(scored, draws=100, seed=3)
+    moved = draws - draws.mean() + score_summary(scored).auroc
+    assert bootstrap_auroc(scored, draws=100, seed=3) == pytest.approx(np.percentile(moved, [2.5, 97.5]))
+
+
+def test_interval_covers_the_true_mean_where_hard_genes_have_few_positives():
+    """Draws that lose the rare genes slide upwards; the interval must not."""
+
+    def screen(seed):
+        rng = np.random.default_rng([seed, 7])
+        gene = np.argsort(rng.random((120, 100)), axis=1)[:, :40].ravel()
+        # The more often a gene responds, the better its score tells when.
+        rate, signal = 0.02 + 0.003 * np.arange(100), 0.02 * np.arange(100)
+        label = (rng.random(len(gene)) < rate[gene]).astype(np.int8)
+        score = signal[gene] * label + rng.normal(size=len(gene))
+        pert = np.repeat(np.arange(120), 40)
+        return pd.DataFrame(
+            {"pert": pert.astype(str), "gene": gene.astype(str), "label": label, "score": score}
+        )
+
+    true = np.mean([score_summary(screen(seed)).auroc for seed in range(100, 200)])
+    limits = [bootstrap_auroc(screen(seed), draws=100) for seed in range(60)]
+    assert np.mean([low <= true <= high for low, high in limits]) > 0.85
+    assert abs(np.mean(limits) - true) < 0.005
 
 
 def test_the_same_draws_serve_both_predictors():
