@@ -1,11 +1,12 @@
 # make run   set up .venv if needed, run the main job on the embedded screen
 # make test  set up .venv if needed, run the tests
+# make bench measure speed and memory against peers from PyPI; writes tests/benchmarks/RESULTS.md (about an hour)
 .DEFAULT_GOAL := help
 PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help run test test-slow lint constraints
+.PHONY: help run test bench lint constraints
 
 help:
 	@grep -E '^# make' Makefile | cut -c3-
@@ -21,10 +22,11 @@ run: $(READY)
 	@$(BIN)/pqa benchmark --workspace workspace
 
 test: $(READY)
-	@$(BIN)/python -m pytest -m "not slow" --durations=10
+	@$(BIN)/python -m pytest --durations=10
 
-test-slow: $(READY)
-	@$(BIN)/python -m pytest -m slow
+bench: $(READY)
+	@$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e '.[bench]'
+	@$(BIN)/python -m tests.benchmarks
 
 lint: $(READY)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -3,9 +3,10 @@
 Source: Mann and Whitney 1947; normal approximation with tie correction and continuity as in
 ``scipy.stats.mannwhitneyu(method="asymptotic")``, whose statistic and p-value these are.
 
-Three facts make it cheap. Controls are sorted once a gene and serve all perturbations. A perturbation's few
-values are looked up among them, so no combined sample is ever sorted. Zeros, most of the data, are a single
-block of ties and are never stored.
+Three facts make it cheap. A gene's values are sorted once, all groups together, and one sweep upwards serves
+every perturbation: what a value beats is the number of controls passed so far. Positive floats order like
+their bits, so the sort is a distribution by leading bits with few left to mend. Zeros, most of the data, are
+a single block of ties and are never stored.
 """
 
 from __future__ import annotations
@@ -13,6 +14,11 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 from scipy.special import log_ndtr, ndtr
+
+#: Cells of the distribution sort for each value; more cost memory, fewer leave more to mend.
+CELLS_A_VALUE = 2
+#: A cell fuller than this is no longer worth mending by insertion.
+FULLEST_CELL = 48
 
 
 @njit(cache=True, nogil=True)
@@ -42,138 +48,141 @@ def rank_sum_block(starts, cells, counts, group, library, sizes):
     u = np.zeros((n, n_genes))
     ties = np.zeros((n, n_genes))
     totals = np.zeros((n + 1, n_genes))
-    ends = np.empty(n + 2, np.int64)
     longest = 0
     for gene in range(n_genes):
         longest = max(longest, starts[gene + 1] - starts[gene])
-    values = np.empty(longest)
+    values, ordered = np.empty(longest), np.empty(longest)
+    owners, ordered_owners = np.empty(longest, np.int32), np.empty(longest, np.int32)
+    bounds = np.empty(CELLS_A_VALUE * longest + 2, np.int32)
+    more, extra, total = np.empty(n + 1), np.empty(n + 1), np.empty(n + 1)
+    filled, in_run = np.empty(n + 1, np.int64), np.zeros(n + 1, np.int64)
     for gene in range(n_genes):
-        _by_group(starts[gene], starts[gene + 1], cells, counts, group, library, values, ends)
-        control = values[ends[n] : ends[n + 1]]
-        control.sort()
-        distinct, below, tied, control_ties = _tie_blocks(control)
-        control_zeros = sizes[n] - len(control)
-        totals[n, gene] = control.sum()
+        size = _form_values(starts[gene], starts[gene + 1], cells, counts, group, library, values, owners)
+        _sort(values[:size], owners[:size], ordered[:size], ordered_owners[:size], bounds)
+        control_ties = _sweep(ordered[:size], ordered_owners[:size], more, extra, total, filled, in_run)
+        control_zeros = sizes[n] - filled[n]
+        totals[n, gene] = total[n]
         for one in range(n):
-            sample = values[ends[one] : ends[one + 1]]
-            _sort_few(sample)
-            zeros = sizes[one] - len(sample)
-            more, extra, total = _against(sample, distinct, below, tied, control_zeros)
+            zeros = sizes[one] - filled[one]
             block = float(zeros + control_zeros)
-            u[one, gene] = more + 0.5 * zeros * control_zeros
-            ties[one, gene] = control_ties + extra + (block**3 - block)
-            totals[one, gene] = total
+            u[one, gene] = more[one] + (filled[one] + 0.5 * zeros) * control_zeros
+            ties[one, gene] = control_ties + extra[one] + (block**3 - block)
+            totals[one, gene] = total[one]
     return u, ties, totals
 
 
 @njit(cache=True, nogil=True)
-def _by_group(first, last, cells, counts, group, library, values, ends):
-    """Form a gene's ranked values and lay them out group by group: ``ends[g]`` to ``ends[g + 1]``."""
-    ends[:] = 0
-    for position in range(first, last):
-        one = group[cells[position]]
-        if one >= 0:
-            ends[one + 1] += 1
-    for one in range(len(ends) - 1):
-        ends[one + 1] += ends[one]
+def _form_values(first, last, cells, counts, group, library, values, owners):
+    """Form a gene's ranked values and note whose they are; returns how many belong to a group."""
+    size = 0
     for position in range(first, last):
         cell = cells[position]
-        one = group[cell]
-        if one >= 0:
-            values[ends[one]] = counts[position] / library[cell]
-            ends[one] += 1
-    for one in range(len(ends) - 1, 0, -1):
-        ends[one] = ends[one - 1]
-    ends[0] = 0
+        values[size] = counts[position] / library[cell]
+        owners[size] = group[cell]
+        size += group[cell] >= 0
+    return size
 
 
 @njit(cache=True, nogil=True)
-def _tie_blocks(ordered):
-    """Distinct values of a sorted sample, how many lie below each, how often each occurs, its tie term."""
-    distinct = np.empty(len(ordered))
-    below = np.empty(len(ordered) + 1, np.int64)
-    tied = np.empty(len(ordered), np.int64)
-    n = 0
-    term = 0.0
+def _sort(values, owners, ordered, ordered_owners, bounds):
+    """Sort positive values, and their owners with them, into ``ordered`` and ``ordered_owners``.
+
+    Values are counted and laid out by the leading bits of their floats; insertion mends the order inside a
+    cell. Values that crowd into few cells (an outlier far away, say) are sorted in the general way.
+    """
+    n = len(values)
+    if n == 0:
+        return
+    bits = values.view(np.int64)
+    low, high = bits.min(), bits.max()
+    shift = 0
+    while (high >> shift) - (low >> shift) >= CELLS_A_VALUE * n:
+        shift += 1
+    base = low >> shift
+    n_cells = (high >> shift) - base + 1
+    bounds[: n_cells + 1] = 0
+    for position in range(n):
+        bounds[(bits[position] >> shift) - base + 1] += 1
+    fullest = 0
+    for cell in range(n_cells):
+        fullest = max(fullest, bounds[cell + 1])
+        bounds[cell + 1] += bounds[cell]
+    if fullest > FULLEST_CELL and shift > 0:
+        order = np.argsort(values)
+        for position in range(n):
+            ordered[position] = values[order[position]]
+            ordered_owners[position] = owners[order[position]]
+        return
+    for position in range(n):
+        cell = (bits[position] >> shift) - base
+        ordered[bounds[cell]] = values[position]
+        ordered_owners[bounds[cell]] = owners[position]
+        bounds[cell] += 1
+    _mend(ordered, ordered_owners)
+
+
+@njit(cache=True, nogil=True)
+def _mend(ordered, owners):
+    """Insertion sort in place, for values that are nearly in order."""
+    for position in range(1, len(ordered)):
+        value, owner = ordered[position], owners[position]
+        gap = position
+        while gap > 0 and ordered[gap - 1] > value:
+            ordered[gap] = ordered[gap - 1]
+            owners[gap] = owners[gap - 1]
+            gap -= 1
+        ordered[gap] = value
+        owners[gap] = owner
+
+
+@njit(cache=True, nogil=True)
+def _sweep(ordered, owners, more, extra, total, filled, in_run):
+    """Pass over a gene's sorted values once and fill the sums of every group, controls last.
+
+    ``more``: pairs won against non-zero controls, ties half; ``extra``: what the group adds to the controls'
+    tie term; ``total``: sum of its values, in ascending order, so that the order of cells changes no bit;
+    ``filled``: its non-zero values. ``in_run`` has to be, and is left, all zero. Returns the controls' own
+    tie term.
+    """
+    more[:] = 0
+    extra[:] = 0
+    total[:] = 0
+    filled[:] = 0
+    control = len(more) - 1
+    control_ties = 0.0
+    below = 0
     start = 0
     while start < len(ordered):
+        value = ordered[start]
         stop = start + 1
-        while stop < len(ordered) and ordered[stop] == ordered[start]:
+        while stop < len(ordered) and ordered[stop] == value:
             stop += 1
-        distinct[n] = ordered[start]
-        below[n] = start
-        tied[n] = stop - start
-        length = float(stop - start)
-        term += length**3 - length
-        n += 1
+        if stop == start + 1:
+            # Most values stand alone; they need no counting of who shares them.
+            more[owners[start]] += below
+            total[owners[start]] += value
+            filled[owners[start]] += 1
+            below += owners[start] == control
+            start = stop
+            continue
+        for position in range(start, stop):
+            in_run[owners[position]] += 1
+        controls = in_run[control]
+        alone = float(controls) ** 3 - controls
+        for position in range(start, stop):
+            one = owners[position]
+            count = in_run[one]
+            if count > 0:
+                in_run[one] = 0
+                both = float(count + controls)
+                more[one] += count * (below + 0.5 * controls)
+                extra[one] += (both**3 - both) - alone
+                total[one] += value * count
+                filled[one] += count
+        control_ties += alone
+        below += controls
         start = stop
-    below[n] = len(ordered)
-    return distinct[:n], below[: n + 1], tied[:n], term
-
-
-@njit(cache=True, nogil=True)
-def _against(sample, distinct, below, tied, control_zeros):
-    """Compare a sorted sample of non-zero values with the controls' tie blocks.
-
-    Returns the pairs won (ties half), what the sample adds to the tie term, and its sum. The sum runs in
-    ascending order, so it does not depend on the order of the cells.
-    """
-    more = 0.0
-    extra = 0.0
-    total = 0.0
-    low = 0
-    start = 0
-    while start < len(sample):
-        value = sample[start]
-        stop = start + 1
-        while stop < len(sample) and sample[stop] == value:
-            stop += 1
-        count = stop - start
-        low = _lower_bound(distinct, value, low)
-        here = 0
-        if low < len(distinct) and distinct[low] == value:
-            here = tied[low]
-        more += count * (control_zeros + below[low] + 0.5 * here)
-        both, alone = float(count + here), float(here)
-        extra += (both**3 - both) - (alone**3 - alone)
-        total += value * count
-        start = stop
-    return more, extra, total
-
-
-@njit(cache=True, nogil=True)
-def _lower_bound(ordered, value, low):
-    """First position from ``low`` on that is not below ``value``; doubling steps, then halving."""
-    step = 1
-    high = low
-    while high < len(ordered) and ordered[high] < value:
-        low = high + 1
-        high += step
-        step *= 2
-    if high > len(ordered):
-        high = len(ordered)
-    while low < high:
-        middle = (low + high) // 2
-        if ordered[middle] < value:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-@njit(cache=True, nogil=True)
-def _sort_few(sample):
-    """Sort in place; insertion beats the general sort on the few dozen values a perturbation has."""
-    if len(sample) > 64:
-        sample.sort()
-        return
-    for i in range(1, len(sample)):
-        value = sample[i]
-        j = i - 1
-        while j >= 0 and sample[j] > value:
-            sample[j + 1] = sample[j]
-            j -= 1
-        sample[j + 1] = value
+    return control_ties
 
 
 def rank_sum_p(

@@ -1,7 +1,7 @@
 """One measured piece of work a process: ``python -m tests.benchmarks.contenders NAME SCREEN FOLDER``.
 
-Each is compiled on a small piece first, then measured: CPU seconds of the process (all threads), wall seconds,
-and its peak memory. The result is one line of JSON.
+Each is compiled on a small piece first, then measured: CPU seconds of the process (all threads), wall
+seconds, and its peak memory. The result is one line of JSON.
 """
 
 from __future__ import annotations
@@ -169,9 +169,7 @@ def from_store(_: Path, folder: Path) -> dict[str, float]:
     with dask_client(None, workers=THREADS) as client:
         options = {"client": client, "recipe": {}}
         return measured(
-            lambda: compare_expression(
-                store, groups, folder / "blocks", folder / "tests.parquet", **options
-            )
+            lambda: compare_expression(store, groups, folder / "blocks", folder / "tests.parquet", **options)
         )
 
 
@@ -181,7 +179,9 @@ def sum_profiles(_: Path, folder: Path) -> dict[str, float]:
     store = folder / "screen.zarr"
     usable = np.ones(Screen(store).n_cells, bool)
     with dask_client(None, workers=THREADS) as client:
-        return measured(lambda: pseudobulk(store, usable, folder / "sums", folder / "sums.h5ad", client=client))
+        return measured(
+            lambda: pseudobulk(store, usable, folder / "sums", folder / "sums.h5ad", client=client)
+        )
 
 
 def aggregate(path: Path, folder: Path) -> dict[str, float]:

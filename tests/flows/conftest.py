@@ -31,7 +31,7 @@ def prefect_api(tmp_path_factory):
 def small_screen(tmp_path_factory) -> Path:
     """A simulated screen of seconds, with its knowledge folder and truth beside it."""
     path = tmp_path_factory.mktemp("screen") / "small.h5ad"
-    sizes = ["--cells", "3000", "--genes", "400", "--perturbations", "48", "--seed", "3"]
+    sizes = ["--cells", "5000", "--genes", "400", "--perturbations", "90", "--seed", "3"]
     run_pqa("simulate", path, *sizes)
     return path
 
