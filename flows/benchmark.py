@@ -10,6 +10,9 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
+import tasks.comparison
+import tasks.knowledge
+import tasks.predictors
 from flows.answer_questions import answer_questions
 from flows.compare_stages import compare_stage, leaderboard_of
 from flows.label_screen import label_screen
@@ -30,7 +33,7 @@ from flows.reporting import leaderboard_artifact, ledger_artifact, report_artifa
 from flows.track import track_comparison
 from flows.train_predictors import Trained, train_predictors
 from storage.errors import InputError, LedgerError
-from storage.manifest import StageRecord
+from storage.manifest import StageRecord, source_digest
 from storage.tracking import Tracker, local_uri
 from tasks.knowledge.read import knowledge_files
 
@@ -138,35 +141,38 @@ def _one(
     experiment = f"perturbqa-{labels.name}"
     tracker = Tracker(run.mlflow, workspace=run.workspace, experiment=experiment)
     parent = tracker.open_run(_job_key(labels, folder, predict, knowledge), f"benchmark {labels.name}")
-    trained = train_predictors(labels, folder, tracker, parent, predict, knowledge, run)
-    notes = [answer_questions(answer)]
-    logger.info(notes[0])
-    notes += [
-        f"Task {name} not scored: the test labels of this table are not known."
-        for name in labels.tables
-        if trained.scores and not any(name in by_task for by_task in trained.scores.values())
-    ]
-    notes += [f"{name} failed: {why}" for name, why in trained.failed.items()]
-    if not trained.predictions:
-        raise LedgerError("; ".join(notes))
-    comparison = compare(
-        Place(run.workspace, None, run.force), labels, trained, predict, records, tuple(notes)
-    )
-    track_comparison(tracker, parent, labels, comparison, records)
-    scored = []
-    for name in labels.tables:
-        if (board := leaderboard_of(comparison, name)) is not None:
-            leaderboard_artifact(labels.name, name, board)
-            scored.append(name)
-    compared = Compared(labels.name, comparison, tuple(scored), experiment, parent)
+    with tracker.failing(parent):
+        trained = train_predictors(labels, folder, tracker, parent, predict, knowledge, run)
+        notes = _notes(labels, trained, answer)
+        for note in notes:
+            logger.info(note)
+        if not trained.predictions:
+            raise LedgerError("; ".join(notes))
+        place = Place(run.workspace, None, run.force)
+        comparison = compare(place, labels, trained, predict, records, notes)
+        track_comparison(tracker, parent, labels, comparison, records)
+    boards = {name: leaderboard_of(comparison, name) for name in labels.tables}
+    scored = tuple(name for name, board in boards.items() if board is not None)
+    for name in scored:
+        leaderboard_artifact(labels.name, name, boards[name])
+    compared = Compared(labels.name, comparison, scored, experiment, parent)
     ledger_artifact(labels.name, [*trained.records, comparison], trained.failed)
     where = run.mlflow or local_uri(run.workspace)
-    report_artifact(
-        labels.name,
-        compared.report,
-        [*notes, f"Report: `{compared.report}`", f"MLflow: `{where}`, run `{parent}`"],
-    )
+    lines = [*notes, f"Report: `{compared.report}`", f"MLflow: `{where}`, run `{parent}`"]
+    report_artifact(labels.name, compared.report, lines)
     return compared, trained.failed
+
+
+def _notes(labels: LabelSet, trained: Trained, answer: AnswerOptions) -> tuple[str, ...]:
+    """What a reader has to know: what was skipped, not scored, or failed."""
+    notes = [answer_questions(answer)]
+    if trained.scores:
+        notes += [
+            f"Task {name} not scored: the test labels of this table are not known."
+            for name in labels.tables
+            if not any(name in by_task for by_task in trained.scores.values())
+        ]
+    return (*notes, *(f"{name} failed: {why}" for name, why in trained.failed.items()))
 
 
 def _made_labels(made: ScreenRecords) -> LabelSet:
@@ -183,14 +189,11 @@ def _knowledge_of(made: ScreenRecords, options: KnowledgeOptions) -> Path:
 
 
 def _job_key(labels: LabelSet, folder: Path, predict: PredictorOptions, knowledge: KnowledgeOptions) -> str:
-    """The same job finds its own run again; another option or input is another run."""
-    parts = [
-        labels.name,
-        *labels.digests.values(),
-        knowledge_digest(folder, knowledge),
-        predict.model_dump_json(),
-    ]
-    return hashlib.sha256("|".join([*parts, knowledge.model_dump_json()]).encode()).hexdigest()
+    """The same job finds its own run again; another option, input or version of the code is another run."""
+    parts = [labels.name, *labels.digests.values(), knowledge_digest(folder, knowledge)]
+    parts += [predict.model_dump_json(), knowledge.model_dump_json()]
+    parts += [source_digest(module) for module in (tasks.predictors, tasks.knowledge, tasks.comparison)]
+    return hashlib.sha256("|".join(parts).encode()).hexdigest()
 
 
 def run_benchmark(options: BenchmarkOptions) -> list[Compared]:

@@ -134,13 +134,19 @@ class Tracker:
         return run_id
 
     @contextlib.contextmanager
-    def ending(self, run_id: str) -> Iterator[None]:
-        """Set the run finished at the end of the block, or failed if it raises."""
+    def failing(self, run_id: str) -> Iterator[None]:
+        """Set the run failed if the block raises."""
         try:
             yield
         except BaseException:
             self._client.set_terminated(run_id, "FAILED")
             raise
+
+    @contextlib.contextmanager
+    def ending(self, run_id: str) -> Iterator[None]:
+        """Set the run finished at the end of the block, or failed if it raises."""
+        with self.failing(run_id):
+            yield
         self._client.set_terminated(run_id, "FINISHED")
 
     def log(self, run_id: str, content: RunContent) -> None:

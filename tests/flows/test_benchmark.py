@@ -174,6 +174,20 @@ def test_a_predictor_that_fails_fails_alone_and_unknown_test_labels_are_not_scor
     assert len(list((tmp_path / "w" / "predictions").glob("blind-prior-*/dir.parquet"))) == 1
 
 
+def test_a_job_none_of_whose_predictors_works_fails_in_mlflow_too(
+    tmp_path, label_stem, small_screen, prefect_api
+):
+    process = start_pqa(
+        *("benchmark", "--labels", label_stem, "--knowledge", small_screen.with_suffix(".knowledge")),
+        *("--predictors", "gat", "--device", "cuda", "--workspace", tmp_path),
+        environment={"PREFECT_API_URL": prefect_api, "CUDA_VISIBLE_DEVICES": ""},
+    )
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "gat failed" in err
+    assert [run.info.status for run in mlflow_runs(tmp_path)] == ["FAILED"]
+
+
 def test_everything_wrong_with_the_inputs_is_in_one_message(tmp_path, capsys):
     from flows.__main__ import main
 

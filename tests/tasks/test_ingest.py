@@ -235,7 +235,7 @@ def test_every_problem_of_names_and_values_is_in_one_message(tmp_path):
 
 
 MEMORY = """
-import resource, sys
+import sys
 from tasks.screens.ingest import ingest_screen
 def peak_mb():
     # Not ru_maxrss: that of a child starts at its parent's.
