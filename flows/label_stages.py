@@ -16,12 +16,13 @@ import tasks.screens
 from flows.options import ExpressionOptions, LabelOptions, QualityOptions, ScreenOptions
 from flows.records import Place
 from storage.atomic import write_json
+from storage.errors import InputError
 from storage.manifest import Stage, StageRecord, file_digest, run_stage
 from storage.screens import Screen
 from storage.tables import read_frame, write_table
 from tasks.expression.calibration import check_against_truth, null_summary
 from tasks.expression.compare import compare_expression
-from tasks.expression.groups import false_perturbation_groups, perturbation_groups
+from tasks.expression.groups import CellGroups, false_perturbation_groups, perturbation_groups
 from tasks.expression.pseudobulk import pseudobulk
 from tasks.labels.label_tables import make_labels
 from tasks.screens.ingest import ingest_screen
@@ -90,45 +91,48 @@ def tests_stage(
     stage = Stage("tests", screen.name, inputs, settings, (tasks.expression, storage.screens))
     store = screen.folder / "screen.zarr"
 
+    if options.test == "stratified" and not Screen(store).has_column("batch"):
+        raise InputError("--test stratified", ["batches are not known; name their column with --batch-key"])
+    recipe = settings | {
+        "ties": "corrected",
+        "continuity": options.test == "wilcoxon",
+        "fdr": "Benjamini-Hochberg within a perturbation",
+        "screen": screen.content,
+    }
+
     def work(folder: Path) -> dict[str, int]:
-        opened = Screen(store)
-        columns = [name for name in ("perturbation", "guide") if opened.has_column(name)]
-        cells = opened.cells(*columns, "control", "library_size")
-        usable = usable_cells(opened, min_cell_umis=quality_options.min_cell_umis)
-        judged = read_frame(quality.folder / "perturbations.parquet")
-        kept = judged.loc[judged["status"] == "kept", "perturbation"].tolist()
-        how = {"normalise": options.normalise, "pseudocount": options.pseudocount, "client": place.client}
-        recipe = settings | {
-            "ties": "corrected",
-            "continuity": True,
-            "fdr": "Benjamini-Hochberg within a perturbation",
-            "screen": screen.content,
-        }
-        groups = perturbation_groups(cells, kept, usable=usable, normalise=options.normalise)
+        groups, false = _test_groups(Screen(store), quality, options, quality_options)
+        how = {"pseudocount": options.pseudocount, "normalise": options.normalise, "recipe": recipe}
+        how["client"] = place.client
+        table = folder / "tests.parquet"
         n_tests, ledger = compare_expression(
-            store,
-            groups,
-            folder / ".blocks",
-            folder / "tests.parquet",
-            recipe=recipe,
-            progress=progress,
-            **how,
+            store, groups, folder / ".blocks", table, progress=progress, **how
         )
-        rows = {
-            "tests.parquet": n_tests,
-            "blocks requested": ledger.requested,
-            "blocks resumed": ledger.skipped,
-        }
-        false = false_perturbation_groups(
-            cells, usable=usable, seed=0, normalise=options.normalise, min_cells=quality_options.min_cells
-        )
+        rows = {"tests.parquet": n_tests, "gene blocks": ledger.requested}
         if false is not None:
-            rows["null.parquet"], _ = compare_expression(
-                store, false, folder / ".null-blocks", folder / "null.parquet", recipe=recipe, **how
-            )
+            table = folder / "null.parquet"
+            rows["null.parquet"], _ = compare_expression(store, false, folder / ".null-blocks", table, **how)
         return rows
 
     return run_stage(place.workspace, stage, work, force=place.force)
+
+
+def _test_groups(
+    screen: Screen, quality: StageRecord, options: ExpressionOptions, quality_options: QualityOptions
+) -> tuple[CellGroups, CellGroups | None]:
+    """The kept perturbations, and false ones made of control cells where there are enough."""
+    columns = [name for name in ("perturbation", "guide", "batch") if screen.has_column(name)]
+    cells = screen.cells(*columns, "control", "library_size")
+    usable = usable_cells(screen, min_cell_umis=quality_options.min_cell_umis)
+    judged = read_frame(quality.folder / "perturbations.parquet")
+    kept = judged.loc[judged["status"] == "kept", "perturbation"].tolist()
+    how = {"usable": usable, "normalise": options.normalise}
+    groups = perturbation_groups(cells, kept, **how)
+    false = false_perturbation_groups(cells, seed=0, min_cells=quality_options.min_cells, **how)
+    if options.test == "stratified":
+        groups = groups.within(cells["batch"])
+        false = None if false is None else false.within(cells["batch"])
+    return groups, false
 
 
 def pseudobulk_stage(

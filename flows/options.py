@@ -81,10 +81,10 @@ class QualityOptions(Options):
 class ExpressionOptions(Options):
     """How expression is compared with the controls."""
 
-    test: Literal["wilcoxon"] = Field(
+    test: Literal["wilcoxon", "stratified"] = Field(
         "wilcoxon",
         title="Test",
-        description="wilcoxon: rank-sum test of each perturbation against all controls.",
+        description="wilcoxon: rank-sum test against all controls; stratified: within batches (van Elteren).",
     )
     normalise: Literal["library", "none"] = Field(
         "library",

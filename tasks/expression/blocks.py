@@ -14,6 +14,7 @@ from storage.errors import LedgerError
 from storage.screens import Screen
 from tasks.expression.groups import CellGroups
 from tasks.expression.rank_sum import rank_sum_block, rank_sum_p
+from tasks.expression.stratified import stratified_block, stratified_p
 
 #: What a block file holds for each group and gene, in this order.
 FIELDS = ("u_statistic", "p_value", "log10_p_value", "mean")
@@ -41,10 +42,13 @@ def compare_block(store: str, target: str, first: int, last: int, groups: CellGr
     Fields are as in `FIELDS`; for the controls only the mean is set.
     """
     block = Screen(store).read_genes(first, last)
-    u, ties, totals = rank_sum_block(
-        block.starts, block.cells, block.counts, groups.group, groups.library, groups.sizes
-    )
-    p_value, log10_p = rank_sum_p(u, ties, groups.sizes[:-1, None], groups.sizes[-1])
+    values = (block.starts, block.cells, block.counts, groups.group)
+    if groups.stratum is None:
+        u, ties, totals = rank_sum_block(*values, groups.library, groups.sizes)
+        p_value, log10_p = rank_sum_p(u, ties, groups.sizes[:-1, None], groups.sizes[-1])
+    else:
+        u, z, totals = stratified_block(*values, groups.stratum, groups.library, groups.sizes_by_stratum())
+        p_value, log10_p = stratified_p(z)
     result = np.full((len(FIELDS), len(groups.sizes), block.n_genes), np.nan)
     result[0, :-1], result[1, :-1], result[2, :-1] = u, p_value, log10_p
     result[3] = totals / np.maximum(groups.sizes, 1)[:, None] * scale

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -23,18 +23,32 @@ class CellGroups:
         float64 (n_cells,): what counts are divided by.
     sizes
         int64 (n + 1,): cells of each group, controls last.
+    stratum
+        int32 (n_cells,): the batch of each cell, for the stratified test; None to pool all cells.
     """
 
     names: tuple[str, ...]
     group: np.ndarray
     library: np.ndarray
     sizes: np.ndarray
+    stratum: np.ndarray | None = None
 
     @classmethod
     def make(cls, names: Sequence[str], group: np.ndarray, library: np.ndarray) -> CellGroups:
         """Count the cells of each group and put the parts together."""
         sizes = np.bincount(group[group >= 0], minlength=len(names) + 1).astype(np.int64)
         return cls(tuple(names), group.astype(np.int32), library.astype(np.float64), sizes)
+
+    def within(self, batches: pd.Series) -> CellGroups:
+        """The same groups, to be compared within batches only."""
+        return replace(self, stratum=pd.factorize(batches.astype(str), sort=True)[0].astype(np.int32))
+
+    def sizes_by_stratum(self) -> np.ndarray:
+        """Cells of each group in each batch, int64 (n_strata, n + 1)."""
+        shape = (int(self.stratum.max()) + 1, len(self.sizes))
+        used = self.group >= 0
+        cell = np.ravel_multi_index((self.stratum[used], self.group[used]), shape)
+        return np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape).astype(np.int64)
 
 
 def perturbation_groups(

@@ -57,9 +57,9 @@ def rank_sum_block(starts, cells, counts, group, library, sizes):
     more, extra, total = np.empty(n + 1), np.empty(n + 1), np.empty(n + 1)
     filled, in_run = np.empty(n + 1, np.int64), np.zeros(n + 1, np.int64)
     for gene in range(n_genes):
-        size = _form_values(starts[gene], starts[gene + 1], cells, counts, group, library, values, owners)
-        _sort(values[:size], owners[:size], ordered[:size], ordered_owners[:size], bounds)
-        control_ties = _sweep(ordered[:size], ordered_owners[:size], more, extra, total, filled, in_run)
+        size = form_values(starts[gene], starts[gene + 1], cells, counts, group, library, values, owners)
+        sort_values(values[:size], owners[:size], ordered[:size], ordered_owners[:size], bounds)
+        control_ties = sweep(ordered[:size], ordered_owners[:size], more, extra, total, filled, in_run)
         control_zeros = sizes[n] - filled[n]
         totals[n, gene] = total[n]
         for one in range(n):
@@ -72,7 +72,7 @@ def rank_sum_block(starts, cells, counts, group, library, sizes):
 
 
 @njit(cache=True, nogil=True)
-def _form_values(first, last, cells, counts, group, library, values, owners):
+def form_values(first, last, cells, counts, group, library, values, owners):
     """Form a gene's ranked values and note whose they are; returns how many belong to a group."""
     size = 0
     for position in range(first, last):
@@ -84,7 +84,7 @@ def _form_values(first, last, cells, counts, group, library, values, owners):
 
 
 @njit(cache=True, nogil=True)
-def _sort(values, owners, ordered, ordered_owners, bounds):
+def sort_values(values, owners, ordered, ordered_owners, bounds):
     """Sort positive values, and their owners with them, into ``ordered`` and ``ordered_owners``.
 
     Values are counted and laid out by the leading bits of their floats; insertion mends the order inside a
@@ -136,7 +136,7 @@ def _mend(ordered, owners):
 
 
 @njit(cache=True, nogil=True)
-def _sweep(ordered, owners, more, extra, total, filled, in_run):
+def sweep(ordered, owners, more, extra, total, filled, in_run):
     """Pass over a gene's sorted values once and fill the sums of every group, controls last.
 
     ``more``: pairs won against non-zero controls, ties half; ``extra``: what the group adds to the controls'

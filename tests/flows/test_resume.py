@@ -31,7 +31,7 @@ def children_begun(workspace: Path) -> bool:
 #: Where the job is killed, in the order in which it passes: what is seen in the workspace by then.
 MOMENTS = {
     "while counts are read": lambda w: found(w, "screens/*/.partial-*"),
-    "while genes are tested": lambda w: found(w, "tests/*/.blocks/*.npy"),
+    "while genes are tested": lambda w: found(w, "tests/*/.blocks/genes-*.npy"),
     "when labels are made": lambda w: found(w, f"labels/*/{MANIFEST}"),
     "while predictors are fitted": lambda w: found(w, f"predictions/*/{MANIFEST}"),
     "while MLflow is written": children_begun,

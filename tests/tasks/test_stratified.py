@@ -1,0 +1,114 @@
+"""The stratified rank-sum test against van Elteren's formula written out with SciPy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import sparse
+from scipy.stats import norm, rankdata
+
+from tasks.expression.groups import CellGroups
+from tasks.expression.rank_sum import rank_sum_block, rank_sum_p
+from tasks.expression.stratified import stratified_block, stratified_p
+
+
+def within_batches(counts, group, batch, library):
+    """U, p, log10 p (n_groups, n_genes) and totals; the last group is the controls."""
+    columns = sparse.csc_matrix(counts)
+    groups = CellGroups.make([f"P{i}" for i in range(group.max())], group, library)
+    groups = groups.within(pd.Series(batch))
+    u, z, totals = stratified_block(
+        columns.indptr.astype(np.int64),
+        columns.indices.astype(np.int32),
+        columns.data.astype(np.uint32),
+        groups.group,
+        groups.stratum,
+        groups.library,
+        groups.sizes_by_stratum(),
+    )
+    return u, *stratified_p(z), totals
+
+
+def van_elteren(value, perturbed, control, batch):
+    """U summed over batches, and the two-sided p-value, from ranks within each batch."""
+    u = above = variance = 0.0
+    for one in np.unique(batch):
+        a, b = value[perturbed & (batch == one)], value[control & (batch == one)]
+        if not len(a) or not len(b):
+            continue
+        n = len(a) + len(b)
+        pooled = np.concatenate([a, b])
+        won = rankdata(pooled)[: len(a)].sum() - len(a) * (len(a) + 1) / 2
+        ties = np.unique(pooled, return_counts=True)[1].astype(float)
+        weight = 1 / (n + 1)
+        u += won
+        above += weight * (won - len(a) * len(b) / 2)
+        variance += weight**2 * len(a) * len(b) / 12 * (n + 1 - (ties**3 - ties).sum() / (n * (n - 1)))
+    return u, 2 * norm.sf(abs(above) / np.sqrt(variance)) if variance > 0 else 1.0
+
+
+def screen(seed=0, *, cells=400, genes=12, groups=4, batches=3):
+    rng = np.random.default_rng(seed)
+    counts = rng.poisson(rng.gamma(1, 1, genes), (cells, genes))
+    group = rng.integers(0, groups + 1, cells)
+    group[rng.random(cells) < 0.05] = -1
+    return counts, group, rng.integers(0, batches, cells), rng.integers(50, 60, cells).astype(float)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_statistic_and_p_are_van_elterens(seed):
+    counts, group, batch, library = screen(seed)
+    # A perturbation that shares no batch with any control, and one that does in one batch only.
+    group[(group == group.max()) & (batch == 0)] = -1
+    batch[group == 0] = 0
+    u, p, log10_p, _ = within_batches(counts, group, batch, library)
+    for one in range(group.max()):
+        for gene in range(counts.shape[1]):
+            value = counts[:, gene] / library
+            expected = van_elteren(value, group == one, group == group.max(), batch)
+            assert u[one, gene] == expected[0]
+            assert p[one, gene] == pytest.approx(expected[1], rel=1e-10)
+    assert (p[0] == 1).all()
+    np.testing.assert_allclose(log10_p, np.log10(p), rtol=1e-9, atol=1e-12)
+
+
+def test_one_batch_gives_the_plain_u():
+    counts, group, batch, library = screen(batches=1)
+    columns = sparse.csc_matrix(counts)
+    sizes = np.bincount(group[group >= 0]).astype(np.int64)
+    pieces = (columns.indptr.astype(np.int64), columns.indices, columns.data.astype(np.uint32))
+    u, _, totals = rank_sum_block(*pieces, group.astype(np.int32), library, sizes)
+    stratified = within_batches(counts, group, batch, library)
+    assert (stratified[0] == u).all()
+    assert (stratified[3] == totals).all()
+
+
+def test_cell_order_and_names_of_batches_change_nothing():
+    counts, group, batch, library = screen(7)
+    order = np.random.default_rng(1).permutation(len(group))
+    first = within_batches(counts, group, batch, library)
+    for moved in (
+        within_batches(counts[order], group[order], batch[order], library[order]),
+        within_batches(counts, group, np.array(["z", "a", "m"])[batch], library),
+    ):
+        np.testing.assert_array_equal(moved[0], first[0])
+        np.testing.assert_allclose(moved[1], first[1], rtol=1e-12)
+
+
+def test_a_shift_of_a_whole_batch_is_not_taken_for_an_effect():
+    rng = np.random.default_rng(3)
+    batch = rng.integers(0, 2, 4000)
+    group = np.where(rng.random(4000) < 0.5, 1, 0)
+    # The perturbation sits mostly in the batch whose cells express more of everything.
+    group[(batch == 0) & (group == 0) & (rng.random(4000) < 0.9)] = -1
+    counts = rng.poisson(np.where(batch == 1, 3.0, 2.0)[:, None], (4000, 300))
+    library = np.ones(4000)
+    columns = sparse.csc_matrix(counts)
+    pieces = (columns.indptr.astype(np.int64), columns.indices, columns.data.astype(np.uint32))
+    sizes = np.bincount(group[group >= 0]).astype(np.int64)
+    u, ties, _ = rank_sum_block(*pieces, group.astype(np.int32), library, sizes)
+    pooled, _ = rank_sum_p(u, ties, sizes[:-1, None], sizes[-1])
+    _, within, _, _ = within_batches(counts, group, batch, library)
+    assert (pooled < 0.05).mean() > 0.9
+    assert 0.02 < (within < 0.05).mean() < 0.09
