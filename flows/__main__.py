@@ -69,8 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     score = commands.add_parser("score", help="score predictions against labels")
     score.add_argument("--labels", type=Path, required=True, help="label table with known test labels")
     score.add_argument("--predictions", type=Path, required=True, help="table of pert, gene, score")
-    score.add_argument("--draws", type=int, default=1000, help="bootstrap draws (default: 1000)")
-    score.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: 0)")
+    score.add_argument("--draws", type=_whole, default=1000, help="bootstrap draws (default: 1000)")
+    score.add_argument("--seed", type=_whole, default=0, help="seed of the bootstrap (default: 0)")
     score.add_argument("--json", nargs="?", const="-", metavar="FILE", help="write the scores as JSON")
 
     simulate = commands.add_parser("simulate", help="make a simulated screen with known truth")
@@ -92,6 +92,13 @@ def _parser() -> argparse.ArgumentParser:
     get.add_argument("--mirror", help="base address that holds the files under their own names")
     _json(get)
     return parser
+
+
+def _whole(text: str) -> int:
+    """A whole number that is not negative."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"a whole number is needed, not '{text}'")
+    return int(text)
 
 
 def _json(parser: argparse.ArgumentParser) -> None:

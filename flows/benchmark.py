@@ -34,6 +34,7 @@ from flows.track import track_comparison
 from flows.train_predictors import Trained, train_predictors
 from storage.errors import InputError, LedgerError
 from storage.manifest import StageRecord, source_digest
+from storage.tables import read_labels
 from storage.tracking import Tracker, local_uri
 from tasks.knowledge.read import knowledge_files
 
@@ -166,6 +167,11 @@ def _one(
 def _notes(labels: LabelSet, trained: Trained, answer: AnswerOptions) -> tuple[str, ...]:
     """What a reader has to know: what was skipped, not scored, or failed."""
     notes = [answer_questions(answer)]
+    notes += [
+        f"Task {name} left out: no labels to learn from, or none to predict."
+        for name in TASK_TITLES
+        if name not in labels.tables
+    ]
     if trained.scores:
         notes += [
             f"Task {name} not scored: the test labels of this table are not known."
@@ -176,10 +182,19 @@ def _notes(labels: LabelSet, trained: Trained, answer: AnswerOptions) -> tuple[s
 
 
 def _made_labels(made: ScreenRecords) -> LabelSet:
-    folder = made.labels.folder
-    # A screen without DE genes has no directions to ask for.
-    tables = {name: folder / f"{name}.parquet" for name in TASK_TITLES if made.labels.rows[f"{name}.parquet"]}
-    return LabelSet.of_files(made.labels.name, tables)
+    """The made tables that can be asked about: with something to learn from and something to predict.
+
+    A screen with next to no DE genes may leave no direction to learn.
+    """
+    tables = {name: made.labels.folder / f"{name}.parquet" for name in TASK_TITLES}
+    usable = {
+        name: path
+        for name, path in tables.items()
+        if made.labels.rows[path.name] and read_labels(path)["split"].nunique() == 2
+    }
+    if not usable:
+        raise InputError(made.labels.name, ["no perturbation with labels on both sides of the split"])
+    return LabelSet.of_files(made.labels.name, usable)
 
 
 def _knowledge_of(made: ScreenRecords, options: KnowledgeOptions) -> Path:

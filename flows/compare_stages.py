@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+import flows.report_pages
 import tasks.comparison
 from flows.options import PredictorOptions
 from flows.predict_stages import scored_pairs
@@ -43,7 +44,7 @@ def compare_stage(
         "tasks": list(tasks_scored),
         "notes": list(notes),
     }
-    stage = Stage("comparisons", labels.name, inputs, settings, (tasks.comparison,))
+    stage = Stage("comparisons", labels.name, inputs, settings, (tasks.comparison, flows.report_pages))
 
     def work(folder: Path) -> dict[str, int]:
         rows, sections = {}, []
@@ -57,7 +58,8 @@ def compare_stage(
                 board,
                 scored_by_predictor=scored,
                 per_gene={name: auroc_per_gene(pairs) for name, pairs in scored.items()},
-                published=published_auroc(labels.name, task),
+                # Labels made here follow another rule, whatever the data set is called.
+                published=None if screen else published_auroc(labels.name, task),
             )
         sections += screen_sections(screen) if screen else []
         write_report(folder / "report.html", report_page(labels, sections, screen, notes))

@@ -79,6 +79,7 @@ def label_screen(
             simulated = simulate(place)
             path, truth = simulated.folder / "screen.h5ad", simulated.folder / "screen.truth.parquet"
             screen = screen.model_copy(update=EMBEDDED_KEYS)
+        stages.check_test(expression, screen.batch_key)
         ingested = ingest(place, name, path, screen)
         judged = control_quality(place, ingested, quality)
         profiles = sum_profiles.submit(place, ingested, quality)

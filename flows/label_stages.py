@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
-
-import pandas as pd
 
 import storage.h5ad
 import storage.screens
 import tasks.expression
 import tasks.labels
 import tasks.screens
+import tasks.screens.quality
 from flows.options import ExpressionOptions, LabelOptions, QualityOptions, ScreenOptions
 from flows.records import Place
 from storage.atomic import write_json
@@ -53,7 +53,10 @@ def ingest_stage(
 ) -> StageRecord:
     """Stream an h5ad file into the gene-major screen store."""
     names = options.model_dump(exclude={"screen"})
-    digest = file_digest(path) if path.is_file() else "missing"
+    try:
+        digest = file_digest(path)
+    except OSError as error:
+        raise InputError(str(path), [f"cannot be read ({error.strerror})"]) from error
     stage = Stage("screens", name, {"h5ad": digest}, names, (tasks.screens, storage.screens, storage.h5ad))
 
     def work(folder: Path) -> dict[str, int]:
@@ -65,7 +68,8 @@ def ingest_stage(
 
 def quality_stage(place: Place, screen: StageRecord, options: QualityOptions) -> StageRecord:
     """Judge perturbations and guides."""
-    stage = Stage("quality", screen.name, {"screen": screen.content}, options.model_dump(), (tasks.screens,))
+    code = (tasks.screens, storage.screens)
+    stage = Stage("quality", screen.name, {"screen": screen.content}, options.model_dump(), code)
 
     def work(folder: Path) -> dict[str, int]:
         perturbations, guides = check_quality(screen.folder / "screen.zarr", **options.model_dump())
@@ -87,12 +91,11 @@ def tests_stage(
 ) -> StageRecord:
     """Test every kept perturbation, and false perturbations made of control cells, against the controls."""
     inputs = {"screen": screen.content, "quality": quality.content}
-    settings = options.model_dump()
-    stage = Stage("tests", screen.name, inputs, settings, (tasks.expression, storage.screens))
+    settings = options.model_dump() | quality_options.model_dump()
+    code = (tasks.expression, tasks.screens.quality, storage.screens, sys.modules[__name__])
+    stage = Stage("tests", screen.name, inputs, settings, code)
     store = screen.folder / "screen.zarr"
 
-    if options.test == "stratified" and not Screen(store).has_column("batch"):
-        raise InputError("--test stratified", ["batches are not known; name their column with --batch-key"])
     recipe = settings | {
         "ties": "corrected",
         "continuity": options.test == "wilcoxon",
@@ -125,14 +128,25 @@ def _test_groups(
     cells = screen.cells(*columns, "control", "library_size")
     usable = usable_cells(screen, min_cell_umis=quality_options.min_cell_umis)
     judged = read_frame(quality.folder / "perturbations.parquet")
-    kept = judged.loc[judged["status"] == "kept", "perturbation"].tolist()
+    kept = judged.loc[judged["status"] == "kept", "perturbation"]
+    if options.test == "stratified":
+        # Cells of a batch without controls can be compared with nothing.
+        usable &= cells["batch"].isin(cells["batch"][cells["control"] & usable].unique()).to_numpy()
+        left = cells["perturbation"][usable].value_counts()
+        kept = kept[kept.map(left).fillna(0).to_numpy() >= quality_options.min_cells]
     how = {"usable": usable, "normalise": options.normalise}
-    groups = perturbation_groups(cells, kept, **how)
+    groups = perturbation_groups(cells, kept.tolist(), **how)
     false = false_perturbation_groups(cells, seed=0, min_cells=quality_options.min_cells, **how)
     if options.test == "stratified":
         groups = groups.within(cells["batch"])
         false = None if false is None else false.within(cells["batch"])
     return groups, false
+
+
+def check_test(options: ExpressionOptions, batch_key: str | None) -> None:
+    """Raise if the test asked for needs what the screen's options do not name."""
+    if options.test == "stratified" and batch_key is None:
+        raise InputError("--test stratified", ["batches are not known; name their column with --batch-key"])
 
 
 def pseudobulk_stage(
@@ -173,6 +187,9 @@ def labels_stage(
         judged = read_frame(quality.folder / "perturbations.parquet")
         judged = judged.merge(made.counts, on="perturbation", how="left")
         judged["split"] = judged["split"].fillna("")
+        untested = (judged["status"] == "kept") & judged["n_up"].isna()
+        why = "too few cells in batches that have controls"
+        judged.loc[untested, ["status", "reason"]] = ["excluded", why]
         write_table(folder / "perturbations.parquet", judged, recipe)
         summary = _calibration(tests.folder / "null.parquet", rule)
         if truth is not None:
@@ -186,7 +203,7 @@ def labels_stage(
 
 
 def _calibration(path: Path, rule: dict[str, float]) -> dict[str, float]:
-    return null_summary(pd.read_parquet(path), **rule) if path.is_file() else {}
+    return null_summary(read_frame(path), **rule) if path.is_file() else {}
 
 
 def calibration_of(labels: StageRecord) -> dict[str, float]:

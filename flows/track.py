@@ -16,17 +16,18 @@ from flows.predict_stages import scores_of
 from flows.records import LabelSet, ScreenRecords
 from storage.manifest import StageRecord
 from storage.tables import read_labels
-from storage.tracking import ModelFiles, RunContent, TableInput, Tracker
+from storage.tracking import CONTENT_TAG, ModelFiles, RunContent, TableInput, Tracker
 from tasks.predictors.fitting import seconds_file, test_pairs
 
 #: What a logged model needs where it is loaded.
 REQUIREMENTS = ("numpy", "pandas", "scipy", "scikit-learn", "pyarrow", "numba", "torch", "torch-geometric")
 
 
-def table_inputs(labels: LabelSet) -> list[TableInput]:
-    """The label tables as dataset inputs, training and test rows apart."""
+def table_inputs(labels: LabelSet, *tasks_wanted: str) -> list[TableInput]:
+    """The label tables of some tasks as dataset inputs, training and test rows apart."""
     inputs = []
-    for task, path in labels.tables.items():
+    for task in tasks_wanted:
+        path = labels.tables[task]
         sizes = read_labels(path)["split"].value_counts()
         for split, role in (("train", "training"), ("test", "test")):
             name = f"{labels.name}-{task}-{split}"
@@ -56,7 +57,7 @@ def track_predictor(
             metrics=figures | seconds | {"genes_unknown_to_graph": fitted["genes_unknown_to_graph"][task]},
             history=fitted["history"],
             tags={"predictor": predictor, "task": task, "data_set": labels.name, "track": "within"},
-            inputs=[table for table in table_inputs(labels) if f"-{task}-" in table.name],
+            inputs=table_inputs(labels, task),
             files=files,
             description=f"{predictor} on {labels.name}, task {task}; AUROC per gene, averaged over genes.",
         )
@@ -75,7 +76,7 @@ def track_comparison(
     tracker: Tracker, parent: str, labels: LabelSet, comparison: StageRecord, screen: ScreenRecords | None
 ) -> None:
     """Finish the parent run: leaderboard as description and tables, report, calibration figures."""
-    if tracker.is_finished(parent):
+    if tracker.is_finished(parent, comparison.content):
         return
     boards = {task: leaderboard_of(comparison, task) for task in labels.tables}
     boards = {task: board for task, board in boards.items() if board is not None}
@@ -86,8 +87,8 @@ def track_comparison(
     content = RunContent(
         parameters={"data_set": labels.name},
         metrics={name: value for name, value in metrics.items() if pd.notna(value)},
-        tags={"data_set": labels.name},
-        inputs=table_inputs(labels),
+        tags={"data_set": labels.name, CONTENT_TAG: comparison.content},
+        inputs=table_inputs(labels, *labels.tables),
         files=[("", comparison.folder / "report.html")]
         + [("leaderboards", comparison.folder / f"leaderboard-{task}.parquet") for task in boards],
         description="\n\n".join(f"**{task}**\n\n{markdown_table(board)}" for task, board in boards.items()),

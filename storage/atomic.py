@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from storage.errors import StorageError
@@ -46,7 +47,19 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
 def write_json(target: Path | str, content: object) -> None:
     """Write ``content`` as indented JSON with sorted keys, atomically."""
     with atomic_path(target) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+        text = json.dumps(plain(content), indent=2, sort_keys=True, allow_nan=False)
+        temporary.write_text(text + "\n")
+
+
+def plain(content: object) -> object:
+    """The same content with null where a number is not one: JSON has no NaN and no infinity."""
+    if isinstance(content, Mapping):
+        return {key: plain(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [plain(value) for value in content]
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    return content
 
 
 def copy_or_remove(source: Path, target: Path | str) -> None:

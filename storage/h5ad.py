@@ -103,7 +103,7 @@ class H5adFile:
     ) -> Iterator[tuple[int, np.ndarray | sparse.csr_matrix]]:
         """Yield ``(first_row, block)`` in row order; blocks are dense arrays or CSR matrices.
 
-        CSC is not laid out for this: it is read whole once for every 65,536 cells.
+        CSC is not laid out for this: it is read whole once for every ~32 million values.
         """
         reader = {"dense": self._dense_blocks, "csr": self._csr_blocks, "csc": self._csc_blocks}[self.kind]
         try:
@@ -130,8 +130,11 @@ class H5adFile:
             yield first, sparse.csr_matrix(pieces, shape=(last - first, self.n_genes))
             first = last
 
-    def _csc_blocks(self, most_values: int, tile: int = 65_536) -> Iterator[tuple[int, sparse.csr_matrix]]:
+    def _csc_blocks(self, most_values: int) -> Iterator[tuple[int, sparse.csr_matrix]]:
         starts = self._starts(self.n_genes)
+        # As many cells at once as hold about four blocks' worth of values, for each pass reads all.
+        share = 4 * most_values / max(int(starts[-1]), 1)
+        tile = int(min(max(share * self.n_cells, 1024), 65_536))
         for first in range(0, self.n_cells, tile):
             last = min(first + tile, self.n_cells)
             columns, gene = [], 0

@@ -12,15 +12,16 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from storage.atomic import as_storage_error, remove, write_json
-from storage.errors import StorageError
 
 MANIFEST = "manifest.json"
+LIBRARIES = ("numpy", "pandas", "pyarrow", "scikit-learn", "scipy", "statsmodels", "torch")
 #: What a manifest says.
 PARTS = {"kind", "name", "digest", "inputs", "options", "files", "rows"}
 
@@ -56,6 +57,7 @@ class Stage:
             "inputs": dict(self.inputs),
             "options": self.options,
             "code": [source_digest(module) for module in self.code],
+            "libraries": library_versions(),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -98,6 +100,8 @@ def run_stage(
     StorageError
         If the workspace cannot be written.
     """
+    # Workers of a cluster may have been started in another folder.
+    workspace = Path(workspace).resolve()
     folder = stage.folder(workspace)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -113,8 +117,6 @@ def run_stage(
             _remove_hidden(folder)
             reason = "asked for again" if force else "not done before with these inputs, options and code"
             return _record(folder, stage, "done", reason)
-    except Timeout as error:
-        raise StorageError(f"{folder} is locked by another process") from error
     except OSError as error:
         raise as_storage_error(error, folder) from error
 
@@ -150,6 +152,12 @@ def file_digest(path: Path | str) -> str:
 def folder_digest(files: Mapping[str, str]) -> str:
     """One digest over the names and digests of several files."""
     return hashlib.sha256(json.dumps(dict(files), sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries whose numbers end up in results."""
+    return {name: version(name) for name in LIBRARIES}
 
 
 @cache

@@ -15,20 +15,7 @@ from storage.atomic import atomic_path
 from storage.errors import InputError
 
 RECIPE_KEY = b"pqa_recipe"
-LABEL_COLUMNS = ("pert", "gene", "label", "split")
 PREDICTION_COLUMNS = ("pert", "gene", "score")
-TEST_COLUMNS = (
-    "pert",
-    "gene",
-    "n_pert",
-    "n_control",
-    "mean_pert",
-    "mean_control",
-    "log2_fold_change",
-    "u_statistic",
-    "p_value",
-    "p_adj",
-)
 SPLITS = ("train", "test")
 
 

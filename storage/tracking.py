@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from mlflow.models import infer_signature
 from mlflow.tracking import MlflowClient
 
 KEY_TAG = "pqa.key"
+CONTENT_TAG = "pqa.content"
 #: Metrics sent in one request; the server takes at most 1000.
 BATCH = 500
 
@@ -114,24 +116,27 @@ class Tracker:
             run = self._client.create_run(self._experiment, run_name=name, tags=tags)
             return run.info.run_id
 
-    def is_finished(self, run_id: str) -> bool:
-        """Whether a run has been written to its end."""
-        return self._client.get_run(run_id).info.status == "FINISHED"
+    def is_finished(self, run_id: str, content: str) -> bool:
+        """Whether a run has been written to its end, with this as its content's digest."""
+        run = self._client.get_run(run_id)
+        return run.info.status == "FINISHED" and run.data.tags.get(CONTENT_TAG) == content
 
     def write_run(
         self, key: str, name: str, content: RunContent, *, parent: str, model: ModelFiles | None = None
     ) -> str:
         """Write a child run unless it is finished; one that was interrupted is deleted and written anew."""
-        if (found := self._find(key)) is not None:
-            if found.info.status == "FINISHED":
-                return found.info.run_id
-            self._client.delete_run(found.info.run_id)
-        run_id = self.open_run(key, name, parent=parent)
-        with self.ending(run_id):
-            self.log(run_id, content)
-            if model is not None:
-                self._log_model(run_id, model)
-        return run_id
+        # Held to the end: another job must not take a run in the making for an interrupted one.
+        with FileLock(self._workspace / ".mlflow-write.lock"):
+            if (found := self._find(key)) is not None:
+                if found.info.status == "FINISHED":
+                    return found.info.run_id
+                self._client.delete_run(found.info.run_id)
+            run_id = self.open_run(key, name, parent=parent)
+            with self.ending(run_id):
+                self.log(run_id, content)
+                if model is not None:
+                    self._log_model(run_id, model)
+            return run_id
 
     @contextlib.contextmanager
     def failing(self, run_id: str) -> Iterator[None]:
@@ -187,6 +192,6 @@ class Tracker:
 
 
 def _dataset(table: TableInput) -> DatasetInput:
-    profile = f'{{"num_rows": {table.n_rows}}}'
-    dataset = Dataset(table.name, table.digest[:36], "local", f'{{"uri": "{table.source}"}}', profile=profile)
+    source, profile = json.dumps({"uri": table.source}), json.dumps({"num_rows": table.n_rows})
+    dataset = Dataset(table.name, table.digest[:36], "local", source, profile=profile)
     return DatasetInput(dataset, [InputTag("mlflow.data.context", table.role)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -55,11 +56,11 @@ def _how_to_look(options: BenchmarkOptions) -> str:
     workspace = options.run.workspace.resolve()
     lines = ["To look closer:"]
     if "PREFECT_HOME" in os.environ and "PREFECT_API_URL" not in os.environ:
-        lines.append(f"  Prefect  PREFECT_HOME={workspace / 'prefect'} {_beside('prefect')} server start")
+        home = shlex.quote(os.environ["PREFECT_HOME"])
+        lines.append(f"  Prefect  PREFECT_HOME={home} {_beside('prefect')} server start")
     if options.run.mlflow is None:
-        lines.append(
-            f"  MLflow   {_beside('mlflow')} server --backend-store-uri sqlite:///{workspace / 'mlflow.db'}"
-        )
+        store = shlex.quote(f"sqlite:///{workspace / 'mlflow.db'}")
+        lines.append(f"  MLflow   {_beside('mlflow')} server --backend-store-uri {store}")
     else:
         lines.append(f"  MLflow   {options.run.mlflow}")
     return "\n".join(lines)

@@ -63,6 +63,7 @@ def stages_to_tests(
     """Ingest, judge and test a screen; the three finished stages."""
     if not Path(screen).is_file():
         raise InputError(screen, ["no such file"])
+    stages.check_test(options.expression, options.names.batch_key)
     named = ScreenOptions(screen=screen, **options.names.model_dump())
     path = Path(screen)
     ingested = stages.ingest_stage(place, path.stem, path, named, progress_of("reading", "cells"))

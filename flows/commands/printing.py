@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 
+from storage.atomic import plain
+
 
 def print_json(content: object) -> None:
     """Print a result, and nothing else, as JSON on standard output."""
-    print(json.dumps(content, indent=2, default=str))
+    print(json.dumps(plain(content), indent=2, default=str, allow_nan=False))

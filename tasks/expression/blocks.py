@@ -13,8 +13,8 @@ from storage.atomic import atomic_path
 from storage.errors import LedgerError
 from storage.screens import Screen
 from tasks.expression.groups import CellGroups
-from tasks.expression.rank_sum import rank_sum_block, rank_sum_p
-from tasks.expression.stratified import stratified_block, stratified_p
+from tasks.expression.kernels import rank_sum_block, stratified_block
+from tasks.expression.p_values import rank_sum_p, stratified_p
 
 #: What a block file holds for each group and gene, in this order.
 FIELDS = ("u_statistic", "p_value", "log10_p_value", "mean")
@@ -105,9 +105,15 @@ def write_block(target: str | Path, values: np.ndarray) -> None:
 
 
 def read_block(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Map a block's file into memory; None where it is missing, cut off or of another shape."""
+    """Map a block's file into memory; None where it is missing, cut off or of another shape.
+
+    A size of None in ``shape`` stands for any.
+    """
     try:
         values = np.load(path, mmap_mode="r")
     except (FileNotFoundError, ValueError, EOFError, OSError):
         return None
-    return values if values.shape == shape else None
+    fits = len(values.shape) == len(shape) and all(
+        wanted in (None, size) for size, wanted in zip(values.shape, shape, strict=True)
+    )
+    return values if fits else None

@@ -93,18 +93,18 @@ def false_perturbation_groups(
     control = np.flatnonzero(cells["control"].to_numpy() & usable)
     rng = np.random.default_rng([seed, 1])
     if "guide" in cells and cells["guide"].iloc[control].nunique() > 1:
-        pools = {str(name): control[rows] for name, rows in _rows_by(cells["guide"].iloc[control]).items()}
+        rows_of = {name: control[rows] for name, rows in _rows_by(cells["guide"].iloc[control]).items()}
+        pools = _pooled(rows_of, min_cells, rng)
     else:
         shuffled = rng.permutation(control)
         n = min(most, len(control) // (2 * min_cells))
         size = len(control) // (2 * n) if n else 0
         pools = {f"control part {i + 1}": shuffled[i * size : (i + 1) * size] for i in range(n)}
-    order = sorted(name for name, rows in pools.items() if len(rows) >= min_cells)
     chosen, left = [], len(control) // 2
-    for name in rng.permutation(np.array(order, dtype=object)):
-        if len(chosen) < most and len(pools[name]) <= left:
+    for name, rows in pools.items():
+        if len(chosen) < most and len(rows) <= left:
             chosen.append(name)
-            left -= len(pools[name])
+            left -= len(rows)
     if not chosen:
         return None
     group = np.full(len(cells), -1, np.int32)
@@ -112,6 +112,21 @@ def false_perturbation_groups(
     for index, name in enumerate(sorted(chosen)):
         group[pools[name]] = index
     return CellGroups.make(sorted(chosen), group, _divisor(cells, normalise))
+
+
+def _pooled(
+    rows_of: dict[str, np.ndarray], min_cells: int, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Whole guides in random order, small ones put together until they make ``min_cells`` cells."""
+    pools, names, parts = {}, [], []
+    for name in rng.permutation(np.array(sorted(rows_of), dtype=object)):
+        names.append(str(name))
+        parts.append(rows_of[name])
+        if sum(map(len, parts)) >= min_cells:
+            title = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+            pools[title] = np.concatenate(parts)
+            names, parts = [], []
+    return pools
 
 
 def _rows_by(names: pd.Series) -> dict[str, np.ndarray]:

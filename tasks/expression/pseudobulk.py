@@ -41,10 +41,10 @@ def pseudobulk(
     units = []
     for index, (first, last) in enumerate(screen.gene_blocks()):
         file = blocks_folder / f"{block_id(index)}.npy"
-        arguments = (str(store), str(file), first, last, shared, len(profiles))
-        units.append((file, (len(profiles), last - first), arguments))
+        units.append((file, (3, None), (str(store), str(file), first, last, shared, len(profiles))))
     ledger = run_blocks(client, sum_block, units, progress=progress)
-    sums = sparse.hstack([sparse.csr_matrix(read_block(f, shape)) for f, shape, _ in units], format="csr")
+    row, gene, total = np.concatenate([read_block(file, shape) for file, shape, _ in units], axis=1)
+    sums = sparse.csr_matrix((total, (row, gene)), shape=(len(profiles), screen.n_genes))
     result = anndata.AnnData(X=sums, obs=profiles, var=pd.DataFrame(index=screen.genes.astype(str)))
     with atomic_path(target) as temporary:
         result.write_h5ad(temporary, compression="gzip")
@@ -52,15 +52,18 @@ def pseudobulk(
 
 
 def sum_block(store: str, target: str, first: int, last: int, profile: np.ndarray, n_profiles: int) -> str:
-    """Sum one block of genes over the cells of each profile: int64 (n_profiles, n_genes)."""
+    """Sum one block of genes over the cells of each profile.
+
+    Writes int64 (3, n_sums): profile, gene and sum of every pair that has any UMIs; with many batches most
+    have none.
+    """
     block = Screen(store).read_genes(first, last)
     gene = np.repeat(np.arange(block.n_genes), np.diff(block.starts))
     row = profile[block.cells]
     kept = row >= 0
-    shape = (n_profiles, block.n_genes)
-    values = block.counts[kept].astype(np.int64)
-    sums = sparse.coo_matrix((values, (row[kept], gene[kept])), shape=shape)
-    write_block(target, np.asarray(sums.todense(), dtype=np.int64))
+    entries = (block.counts[kept].astype(np.int64), (row[kept], gene[kept]))
+    sums = sparse.csr_matrix(entries, shape=(n_profiles, block.n_genes)).tocoo()
+    write_block(target, np.stack([sums.row, sums.col.astype(np.int64) + first, sums.data]).astype(np.int64))
     return target
 
 

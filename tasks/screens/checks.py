@@ -85,8 +85,13 @@ def read_cells(
     n_unassigned = int((keep & ~assigned).sum())
     keep = keep & assigned
     frame = pd.DataFrame({"perturbation": names[keep].astype(str).to_numpy(object)})
-    frame["control"] = _matches(frame["perturbation"], control)
+    frame["control"], unmatched = _matches(frame["perturbation"], control)
     problems += _perturbation_problems(frame, perturbation_key, control)
+    if unmatched and frame["control"].any():
+        problems.append(f"no '{perturbation_key}' is '{', '.join(unmatched)}', though named as control")
+    if batch_key in file.columns("obs"):
+        n_missing = int(file.column("obs", batch_key)[keep].isna().sum())
+        problems += [f"{n_missing:,} cells have no value in '{batch_key}'"] if n_missing else []
     if problems:
         raise InputError(str(file.path), problems)
     frame.loc[frame["control"], "perturbation"] = control
@@ -158,15 +163,17 @@ def _gene_problems(file: H5adFile, genes: np.ndarray, gene_key: str | None) -> l
     return problems
 
 
-def _matches(names: pd.Series, control: str) -> np.ndarray:
+def _matches(names: pd.Series, control: str) -> tuple[np.ndarray, list[str]]:
+    """Which cells are controls, and the names or patterns that match none."""
+    values = names.unique()
     # A name may itself hold a comma or a bracket, so it is first taken as it stands.
-    patterns = [control, *(pattern.strip() for pattern in control.split(","))]
-    wanted = [
-        value
-        for value in names.unique()
-        if value in patterns or any(fnmatch.fnmatchcase(value, pattern) for pattern in patterns)
-    ]
-    return names.isin(wanted).to_numpy()
+    patterns = [control] if control in values else [part.strip() for part in control.split(",")]
+    found = {
+        pattern: [value for value in values if value == pattern or fnmatch.fnmatchcase(value, pattern)]
+        for pattern in patterns
+    }
+    wanted = [value for matches in found.values() for value in matches]
+    return names.isin(wanted).to_numpy(), [pattern for pattern, matches in found.items() if not matches]
 
 
 def _perturbation_problems(frame: pd.DataFrame, key: str, control: str) -> list[str]:

@@ -24,8 +24,9 @@ from flows.dask_cluster import dask_client
 from storage.screens import Screen
 from tasks.expression.compare import compare_expression
 from tasks.expression.groups import CellGroups, perturbation_groups
+from tasks.expression.kernels import rank_sum_block
+from tasks.expression.p_values import rank_sum_p
 from tasks.expression.pseudobulk import pseudobulk
-from tasks.expression.rank_sum import rank_sum_block, rank_sum_p
 from tasks.screens.ingest import ingest_screen
 from tasks.screens.tiles import count_genes, scatter_rows
 from tests.benchmarks.data import CONTROL

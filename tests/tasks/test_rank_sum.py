@@ -22,7 +22,8 @@ from tasks.expression import compare
 from tasks.expression.blocks import run_blocks, write_block
 from tasks.expression.compare import compare_expression
 from tasks.expression.groups import CellGroups, perturbation_groups
-from tasks.expression.rank_sum import rank_sum_block, rank_sum_p
+from tasks.expression.kernels import rank_sum_block
+from tasks.expression.p_values import rank_sum_p
 from tests.screens import CONTROL, gene_names, make_store, random_counts, random_names
 
 

@@ -9,8 +9,8 @@ from scipy import sparse
 from scipy.stats import norm, rankdata
 
 from tasks.expression.groups import CellGroups
-from tasks.expression.rank_sum import rank_sum_block, rank_sum_p
-from tasks.expression.stratified import stratified_block, stratified_p
+from tasks.expression.kernels import rank_sum_block, stratified_block
+from tasks.expression.p_values import rank_sum_p, stratified_p
 
 
 def within_batches(counts, group, batch, library):

@@ -1,7 +1,6 @@
-"""The rank-sum test of every perturbation against the controls, for a block of genes at a time.
+"""Compiled kernels of the rank-sum tests, for a block of genes at a time: pooled, and within batches.
 
-Source: Mann and Whitney 1947; normal approximation with tie correction and continuity as in
-``scipy.stats.mannwhitneyu(method="asymptotic")``, whose statistic and p-value these are.
+They share one file because a compiled kernel's cache on disk does not see changes in other files.
 
 Three facts make it cheap. A gene's values are sorted once, all groups together, and one sweep upwards serves
 every perturbation: what a value beats is the number of controls passed so far. Positive floats order like
@@ -13,7 +12,6 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
-from scipy.special import log_ndtr, ndtr
 
 #: Cells of the distribution sort for each value; more cost memory, fewer leave more to mend.
 CELLS_A_VALUE = 2
@@ -24,6 +22,8 @@ FULLEST_CELL = 48
 @njit(cache=True, nogil=True)
 def rank_sum_block(starts, cells, counts, group, library, sizes):
     """U statistics and tie terms for all groups and genes of a block.
+
+    Source: Mann and Whitney 1947.
 
     Parameters
     ----------
@@ -57,9 +57,9 @@ def rank_sum_block(starts, cells, counts, group, library, sizes):
     more, extra, total = np.empty(n + 1), np.empty(n + 1), np.empty(n + 1)
     filled, in_run = np.empty(n + 1, np.int64), np.zeros(n + 1, np.int64)
     for gene in range(n_genes):
-        size = form_values(starts[gene], starts[gene + 1], cells, counts, group, library, values, owners)
-        sort_values(values[:size], owners[:size], ordered[:size], ordered_owners[:size], bounds)
-        control_ties = sweep(ordered[:size], ordered_owners[:size], more, extra, total, filled, in_run)
+        size = _form_values(starts[gene], starts[gene + 1], cells, counts, group, library, values, owners)
+        _sort_values(values[:size], owners[:size], ordered[:size], ordered_owners[:size], bounds)
+        control_ties = _sweep(ordered[:size], ordered_owners[:size], more, extra, total, filled, in_run)
         control_zeros = sizes[n] - filled[n]
         totals[n, gene] = total[n]
         for one in range(n):
@@ -72,7 +72,7 @@ def rank_sum_block(starts, cells, counts, group, library, sizes):
 
 
 @njit(cache=True, nogil=True)
-def form_values(first, last, cells, counts, group, library, values, owners):
+def _form_values(first, last, cells, counts, group, library, values, owners):
     """Form a gene's ranked values and note whose they are; returns how many belong to a group."""
     size = 0
     for position in range(first, last):
@@ -84,7 +84,7 @@ def form_values(first, last, cells, counts, group, library, values, owners):
 
 
 @njit(cache=True, nogil=True)
-def sort_values(values, owners, ordered, ordered_owners, bounds):
+def _sort_values(values, owners, ordered, ordered_owners, bounds):
     """Sort positive values, and their owners with them, into ``ordered`` and ``ordered_owners``.
 
     Values are counted and laid out by the leading bits of their floats; insertion mends the order inside a
@@ -136,7 +136,7 @@ def _mend(ordered, owners):
 
 
 @njit(cache=True, nogil=True)
-def sweep(ordered, owners, more, extra, total, filled, in_run):
+def _sweep(ordered, owners, more, extra, total, filled, in_run):
     """Pass over a gene's sorted values once and fill the sums of every group, controls last.
 
     ``more``: pairs won against non-zero controls, ties half; ``extra``: what the group adds to the controls'
@@ -185,31 +185,99 @@ def sweep(ordered, owners, more, extra, total, filled, in_run):
     return control_ties
 
 
-def rank_sum_p(
-    u: np.ndarray, ties: np.ndarray, n_pert: np.ndarray, n_control
-) -> tuple[np.ndarray, np.ndarray]:
-    """Two-sided p-values of U statistics, and their log10, which stays exact below 1e-300.
+@njit(cache=True, nogil=True)
+def stratified_block(starts, cells, counts, group, stratum, library, sizes):
+    """Van Elteren statistics for all groups and genes of a block.
+
+    Source: van Elteren 1960, with his locally most powerful weights 1 / (cells compared in the batch + 1).
+    A shift that a whole batch shares cannot make a gene look moved, as it can where all cells are pooled
+    and a perturbation sits mostly in one batch.
 
     Parameters
     ----------
-    u, ties
-        As from `rank_sum_block`, any shape.
-    n_pert, n_control
-        Sample sizes, broadcastable against ``u``.
+    starts, cells, counts, group, library
+        As in `rank_sum_block`.
+    stratum
+        int32 (n_cells,): the batch of each cell, 0 to n_strata - 1.
+    sizes
+        int64 (n_strata, n + 1): cells of each group in each batch, controls last.
 
     Returns
     -------
-    p_value, log10_p_value
-        float64, shape of ``u``; 1 and 0 where all values are tied.
+    u, z, totals
+        float64 (n, n_genes): U summed over batches; the standardised weighted sum, 0 where no batch holds
+        both samples or all values are tied; and (n + 1, n_genes) sums of the ranked values.
     """
-    n_pert, n_control = np.asarray(n_pert, np.float64), np.asarray(n_control, np.float64)
-    n = n_pert + n_control
-    mean = n_pert * n_control / 2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        # Tied throughout, the variance is 0 or, from rounding, just below it: no evidence either way.
-        variance = n_pert * n_control / 12 * ((n + 1) - ties / (n * (n - 1)))
-        z = (np.maximum(u, n_pert * n_control - u) - mean - 0.5) / np.sqrt(np.maximum(variance, 0))
-        z = np.where(variance > 0, z, -np.inf)
-    p_value = np.clip(2 * ndtr(-z), 0, 1)
-    log10_p = np.minimum((log_ndtr(-z) + np.log(2)) / np.log(10), 0)
-    return p_value, log10_p
+    n_strata, n = sizes.shape[0], sizes.shape[1] - 1
+    n_genes = len(starts) - 1
+    u, above, variance = np.zeros((n, n_genes)), np.zeros((n, n_genes)), np.zeros((n, n_genes))
+    totals = np.zeros((n + 1, n_genes))
+    longest = 0
+    for gene in range(n_genes):
+        longest = max(longest, starts[gene + 1] - starts[gene])
+    values, ordered, apart = np.empty(longest), np.empty(longest), np.empty(longest)
+    owners, ordered_owners = np.empty(longest, np.int32), np.empty(longest, np.int32)
+    apart_owners, batch = np.empty(longest, np.int32), np.empty(longest, np.int32)
+    bounds = np.empty(CELLS_A_VALUE * longest + 2, np.int32)
+    ends = np.empty(n_strata + 1, np.int64)
+    more, extra, total = np.empty(n + 1), np.empty(n + 1), np.empty(n + 1)
+    filled, in_run = np.empty(n + 1, np.int64), np.zeros(n + 1, np.int64)
+    for gene in range(n_genes):
+        span = slice(starts[gene], starts[gene + 1])
+        size = _form_values(span.start, span.stop, cells, counts, group, library, values, owners)
+        _note_batches(cells[span], group, stratum, batch)
+        _by_batch(values[:size], owners[:size], batch[:size], apart, apart_owners, ends)
+        for one in range(n_strata):
+            here = slice(ends[one], ends[one + 1])
+            rows = ends[one + 1] - ends[one]
+            _sort_values(apart[here], apart_owners[here], ordered[:rows], ordered_owners[:rows], bounds)
+            ties = _sweep(ordered[:rows], ordered_owners[:rows], more, extra, total, filled, in_run)
+            totals[:, gene] += total
+            controls = sizes[one, n]
+            for index in range(n):
+                perturbed = sizes[one, index]
+                if perturbed == 0 or controls == 0:
+                    continue
+                zeros, control_zeros = perturbed - filled[index], controls - filled[n]
+                block = float(zeros + control_zeros)
+                tied = ties + extra[index] + (block**3 - block)
+                won = more[index] + (filled[index] + 0.5 * zeros) * control_zeros
+                both = float(perturbed + controls)
+                weight = 1.0 / (both + 1.0)
+                u[index, gene] += won
+                above[index, gene] += weight * (won - 0.5 * perturbed * controls)
+                spread = both + 1.0 - tied / (both * (both - 1.0))
+                variance[index, gene] += weight**2 * perturbed * controls / 12.0 * max(spread, 0.0)
+    z = np.zeros((n, n_genes))
+    for index in range(n):
+        for gene in range(n_genes):
+            if variance[index, gene] > 0:
+                z[index, gene] = above[index, gene] / np.sqrt(variance[index, gene])
+    return u, z, totals
+
+
+@njit(cache=True, nogil=True)
+def _note_batches(cells, group, stratum, batch):
+    """The batch of every value that `_form_values` kept, in its order."""
+    size = 0
+    for cell in cells:
+        batch[size] = stratum[cell]
+        size += group[cell] >= 0
+
+
+@njit(cache=True, nogil=True)
+def _by_batch(values, owners, batch, apart, apart_owners, ends):
+    """Lay values and owners out batch by batch: ``ends[b]`` to ``ends[b + 1]``, cells in order within."""
+    ends[:] = 0
+    for position in range(len(values)):
+        ends[batch[position] + 1] += 1
+    for one in range(len(ends) - 1):
+        ends[one + 1] += ends[one]
+    for position in range(len(values)):
+        at = ends[batch[position]]
+        apart[at] = values[position]
+        apart_owners[at] = owners[position]
+        ends[batch[position]] = at + 1
+    for one in range(len(ends) - 1, 0, -1):
+        ends[one] = ends[one - 1]
+    ends[0] = 0
