@@ -118,7 +118,8 @@ def _heading(runs: int) -> list[str]:
         + ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
         + ".",
         "",
-        f"Median of {runs} runs, each a process of its own, compilation left out; scanpy and pdex once, on "
+        f"{f'Median of {runs} runs' if runs > 1 else 'One run only'}, each contender in a process of its own, "
+        "compilation left out; scanpy and pdex (where listed) once, on "
         "a part, multiplied up. CPU seconds of the process while it works; peak memory includes the input "
         "where it is in memory. Compare ratios within one run; machines differ and drift.",
     ]

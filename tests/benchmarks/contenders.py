@@ -49,6 +49,7 @@ def normalised(path: Path, *, every: int = 1) -> anndata.AnnData:
     screen = anndata.read_h5ad(path)
     library = np.asarray(screen.X.sum(axis=1)).ravel()
     screen.X = sparse.csr_matrix(sparse.diags(1e4 / library) @ screen.X, dtype=np.float32)
+    screen.X.sort_indices()
     return screen[:, ::every].copy() if every > 1 else screen
 
 
