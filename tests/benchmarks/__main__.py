@@ -111,6 +111,7 @@ def _table(size: Size, figures: dict[str, dict[str, float]]) -> list[str]:
 def _heading(runs: int) -> list[str]:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.processor())
+    how_often = f"Median of {runs} runs" if runs > 1 else "One run only"
     return [
         "# Measured by `make bench`",
         "",
@@ -118,10 +119,9 @@ def _heading(runs: int) -> list[str]:
         + ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
         + ".",
         "",
-        f"{f'Median of {runs} runs' if runs > 1 else 'One run only'}, each contender in a process of its own, "
-        "compilation left out; scanpy and pdex (where listed) once, on "
-        "a part, multiplied up. CPU seconds of the process while it works; peak memory includes the input "
-        "where it is in memory. Compare ratios within one run; machines differ and drift.",
+        f"{how_often}, each contender in a process of its own, compilation left out; scanpy and pdex (where "
+        "listed) once, on a part, multiplied up. CPU seconds of the process while it works; peak memory "
+        "includes the input where it is in memory. Compare ratios within one run; machines differ and drift.",
     ]
 
 
