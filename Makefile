@@ -1,6 +1,6 @@
 # make run   set up .venv if needed, run the main job on the embedded screen
 # make test  set up .venv if needed, run the tests
-# make bench measure speed and memory against peers from PyPI; writes tests/benchmarks/RESULTS.md (about an hour)
+# make bench measure speed and memory against peers from PyPI; writes tests/benchmarks/RESULTS.md
 .DEFAULT_GOAL := help
 PYTHON ?= python3.11
 BIN := .venv/bin
