@@ -6,6 +6,9 @@ Three facts make it cheap. A gene's values are sorted once, all groups together,
 every perturbation: what a value beats is the number of controls passed so far. Positive floats order like
 their bits, so the sort is a distribution by leading bits with few left to mend. Zeros, most of the data, are
 a single block of ties and are never stored.
+
+Positions and owners are unsigned in the inner loops: numba would otherwise test each index for being
+negative, which cost a quarter of the time.
 """
 
 from __future__ import annotations
@@ -13,6 +16,11 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+#: Columns of a group's tally: twice the pairs won, non-zero values, and, within the run of equal values that
+#: was seen last, its values and where that run begins.
+WON, FILLED, IN_RUN, RUN = range(4)
+#: Columns of a group's sums: what it adds to the controls' tie term, and its values.
+EXTRA, TOTAL = range(2)
 #: Cells of the distribution sort for each value; more cost memory, fewer leave more to mend.
 CELLS_A_VALUE = 2
 #: A cell fuller than this is no longer worth mending by insertion.
@@ -48,39 +56,45 @@ def rank_sum_block(starts, cells, counts, group, library, sizes):
     u = np.zeros((n, n_genes))
     ties = np.zeros((n, n_genes))
     totals = np.zeros((n + 1, n_genes))
-    longest = 0
-    for gene in range(n_genes):
-        longest = max(longest, starts[gene + 1] - starts[gene])
-    values, ordered = np.empty(longest), np.empty(longest)
-    owners, ordered_owners = np.empty(longest, np.int32), np.empty(longest, np.int32)
-    bounds = np.empty(CELLS_A_VALUE * longest + 2, np.int32)
-    more, extra, total = np.empty(n + 1), np.empty(n + 1), np.empty(n + 1)
-    filled, in_run = np.empty(n + 1, np.int64), np.zeros(n + 1, np.int64)
+    values, ordered, owners, ordered_owners, above, bounds = _scratch(starts)
+    sums, tally = np.empty((n + 1, 2)), np.empty((n + 1, 4), np.int64)
     for gene in range(n_genes):
         size = _form_values(starts[gene], starts[gene + 1], cells, counts, group, library, values, owners)
         _sort_values(values[:size], owners[:size], ordered[:size], ordered_owners[:size], bounds)
-        control_ties = _sweep(ordered[:size], ordered_owners[:size], more, extra, total, filled, in_run)
-        control_zeros = sizes[n] - filled[n]
-        totals[n, gene] = total[n]
+        control_ties = _sweep(ordered[:size], ordered_owners[:size], above, sums, tally)
+        control_zeros = sizes[n] - tally[n, FILLED]
+        totals[n, gene] = sums[n, TOTAL]
         for one in range(n):
-            zeros = sizes[one] - filled[one]
+            zeros = sizes[one] - tally[one, FILLED]
             block = float(zeros + control_zeros)
-            u[one, gene] = more[one] + (filled[one] + 0.5 * zeros) * control_zeros
-            ties[one, gene] = control_ties + extra[one] + (block**3 - block)
-            totals[one, gene] = total[one]
+            u[one, gene] = 0.5 * tally[one, WON] + (tally[one, FILLED] + 0.5 * zeros) * control_zeros
+            ties[one, gene] = control_ties + sums[one, EXTRA] + (block**3 - block)
+            totals[one, gene] = sums[one, TOTAL]
     return u, ties, totals
+
+
+@njit(cache=True, nogil=True)
+def _scratch(starts):
+    """Buffers for the gene with most values: values and owners, both again in order, and the sort's cells."""
+    longest = 0
+    for gene in range(len(starts) - 1):
+        longest = max(longest, starts[gene + 1] - starts[gene])
+    values, ordered = np.empty(longest), np.empty(longest)
+    owners, ordered_owners = np.empty(longest, np.uint32), np.empty(longest, np.uint32)
+    above, bounds = np.empty(longest, np.uint32), np.empty(CELLS_A_VALUE * longest + 2, np.uint32)
+    return values, ordered, owners, ordered_owners, above, bounds
 
 
 @njit(cache=True, nogil=True)
 def _form_values(first, last, cells, counts, group, library, values, owners):
     """Form a gene's ranked values and note whose they are; returns how many belong to a group."""
-    size = 0
-    for position in range(first, last):
-        cell = cells[position]
+    size = np.uint64(0)
+    for position in range(np.uint64(first), np.uint64(last)):
+        cell = np.uint64(cells[position])
         values[size] = counts[position] / library[cell]
         owners[size] = group[cell]
-        size += group[cell] >= 0
-    return size
+        size += np.uint64(group[cell] >= 0)
+    return np.int64(size)
 
 
 @njit(cache=True, nogil=True)
@@ -90,23 +104,24 @@ def _sort_values(values, owners, ordered, ordered_owners, bounds):
     Values are counted and laid out by the leading bits of their floats; insertion mends the order inside a
     cell. Values that crowd into few cells (an outlier far away, say) are sorted in the general way.
     """
-    n = len(values)
+    n = np.uint64(len(values))
     if n == 0:
         return
-    bits = values.view(np.int64)
+    one = np.uint64(1)
+    bits = values.view(np.uint64)
     low, high = bits.min(), bits.max()
-    shift = 0
-    while (high >> shift) - (low >> shift) >= CELLS_A_VALUE * n:
-        shift += 1
+    shift = np.uint64(0)
+    while (high >> shift) - (low >> shift) >= np.uint64(CELLS_A_VALUE) * n:
+        shift += one
     base = low >> shift
-    n_cells = (high >> shift) - base + 1
-    bounds[: n_cells + 1] = 0
+    n_cells = (high >> shift) - base + one
+    bounds[: n_cells + one] = 0
     for position in range(n):
-        bounds[(bits[position] >> shift) - base + 1] += 1
-    fullest = 0
+        bounds[(bits[position] >> shift) - base + one] += 1
+    fullest = np.uint32(0)
     for cell in range(n_cells):
-        fullest = max(fullest, bounds[cell + 1])
-        bounds[cell + 1] += bounds[cell]
+        fullest = max(fullest, bounds[cell + one])
+        bounds[cell + one] += bounds[cell]
     if fullest > FULLEST_CELL and shift > 0:
         order = np.argsort(values)
         for position in range(n):
@@ -115,8 +130,9 @@ def _sort_values(values, owners, ordered, ordered_owners, bounds):
         return
     for position in range(n):
         cell = (bits[position] >> shift) - base
-        ordered[bounds[cell]] = values[position]
-        ordered_owners[bounds[cell]] = owners[position]
+        at = np.uint64(bounds[cell])
+        ordered[at] = values[position]
+        ordered_owners[at] = owners[position]
         bounds[cell] += 1
     _mend(ordered, ordered_owners)
 
@@ -124,64 +140,64 @@ def _sort_values(values, owners, ordered, ordered_owners, bounds):
 @njit(cache=True, nogil=True)
 def _mend(ordered, owners):
     """Insertion sort in place, for values that are nearly in order."""
-    for position in range(1, len(ordered)):
-        value, owner = ordered[position], owners[position]
-        gap = position
-        while gap > 0 and ordered[gap - 1] > value:
-            ordered[gap] = ordered[gap - 1]
-            owners[gap] = owners[gap - 1]
-            gap -= 1
-        ordered[gap] = value
-        owners[gap] = owner
+    one = np.uint64(1)
+    for position in range(one, np.uint64(len(ordered))):
+        value = ordered[position]
+        if ordered[position - one] > value:
+            owner, gap = owners[position], position
+            while gap > 0 and ordered[gap - one] > value:
+                ordered[gap] = ordered[gap - one]
+                owners[gap] = owners[gap - one]
+                gap -= one
+            ordered[gap] = value
+            owners[gap] = owner
 
 
 @njit(cache=True, nogil=True)
-def _sweep(ordered, owners, more, extra, total, filled, in_run):
-    """Pass over a gene's sorted values once and fill the sums of every group, controls last.
+def _sweep(ordered, owners, above, sums, tally):
+    """Pass over a gene's sorted values, down and up, and fill ``sums`` and ``tally``, controls last.
 
-    ``more``: pairs won against non-zero controls, ties half; ``extra``: what the group adds to the controls'
-    tie term; ``total``: sum of its values, in ascending order, so that the order of cells changes no bit;
-    ``filled``: its non-zero values. ``in_run`` has to be, and is left, all zero. Returns the controls' own
-    tie term.
+    Most genes have many runs of two or three equal values, so that a branch on "is this a run" is guessed
+    wrong too often; instead, the way down notes in ``above`` how many controls are greater than each value,
+    and the way up does the same few sums for every value. Both are exact: twice a number of pairs, and
+    t**3 - t built up as the sum of 3 x (x + 1). Values are added in ascending order, so that the order of
+    cells changes no bit. Returns the controls' own tie term.
     """
-    more[:] = 0
-    extra[:] = 0
-    total[:] = 0
-    filled[:] = 0
-    control = len(more) - 1
-    control_ties = 0.0
-    below = 0
-    start = 0
-    while start < len(ordered):
-        value = ordered[start]
-        stop = start + 1
-        while stop < len(ordered) and ordered[stop] == value:
-            stop += 1
-        if stop == start + 1:
-            # Most values stand alone; they need no counting of who shares them.
-            more[owners[start]] += below
-            total[owners[start]] += value
-            filled[owners[start]] += 1
-            below += owners[start] == control
-            start = stop
-            continue
-        for position in range(start, stop):
-            in_run[owners[position]] += 1
-        controls = in_run[control]
-        alone = float(controls) ** 3 - controls
-        for position in range(start, stop):
-            one = owners[position]
-            count = in_run[one]
-            if count > 0:
-                in_run[one] = 0
-                both = float(count + controls)
-                more[one] += count * (below + 0.5 * controls)
-                extra[one] += (both**3 - both) - alone
-                total[one] += value * count
-                filled[one] += count
-        control_ties += alone
-        below += controls
-        start = stop
+    sums[:] = 0
+    tally[:] = 0
+    tally[:, RUN] = -1
+    control = np.uint64(len(sums) - 1)
+    n = np.uint64(len(ordered))
+    seen, higher, next_value = 0, 0, np.inf
+    for step in range(n):
+        position = n - np.uint64(1) - step
+        value = ordered[position]
+        higher = seen if value != next_value else higher
+        above[position] = higher
+        seen += owners[position] == control
+        next_value = value
+    controls = seen
+    seen, below, start, previous, control_ties = 0, 0, 0, -1.0, 0.0
+    for position in range(n):
+        value, owner = ordered[position], np.uint64(owners[position])
+        fresh = value != previous
+        below = seen if fresh else below
+        start = np.int64(position) if fresh else start
+        previous = value
+        equal = controls - np.int64(above[position]) - below
+        tally[owner, WON] += 2 * below + equal
+        tally[owner, FILLED] += 1
+        sums[owner, TOTAL] += value
+        same = tally[owner, IN_RUN] if tally[owner, RUN] == start else 0
+        tally[owner, IN_RUN] = same + 1
+        tally[owner, RUN] = start
+        tied = float(same + equal)
+        if tied > 0:
+            sums[owner, EXTRA] += 3.0 * tied * (tied + 1.0)
+        if owner == control:
+            tied = float(seen - below)
+            control_ties += 3.0 * tied * (tied + 1.0)
+            seen += 1
     return control_ties
 
 
@@ -210,18 +226,12 @@ def stratified_block(starts, cells, counts, group, stratum, library, sizes):
     """
     n_strata, n = sizes.shape[0], sizes.shape[1] - 1
     n_genes = len(starts) - 1
-    u, above, variance = np.zeros((n, n_genes)), np.zeros((n, n_genes)), np.zeros((n, n_genes))
+    u, excess, variance = np.zeros((n, n_genes)), np.zeros((n, n_genes)), np.zeros((n, n_genes))
     totals = np.zeros((n + 1, n_genes))
-    longest = 0
-    for gene in range(n_genes):
-        longest = max(longest, starts[gene + 1] - starts[gene])
-    values, ordered, apart = np.empty(longest), np.empty(longest), np.empty(longest)
-    owners, ordered_owners = np.empty(longest, np.int32), np.empty(longest, np.int32)
-    apart_owners, batch = np.empty(longest, np.int32), np.empty(longest, np.int32)
-    bounds = np.empty(CELLS_A_VALUE * longest + 2, np.int32)
-    ends = np.empty(n_strata + 1, np.int64)
-    more, extra, total = np.empty(n + 1), np.empty(n + 1), np.empty(n + 1)
-    filled, in_run = np.empty(n + 1, np.int64), np.zeros(n + 1, np.int64)
+    values, ordered, owners, ordered_owners, above, bounds = _scratch(starts)
+    apart, apart_owners = np.empty_like(values), np.empty_like(owners)
+    batch, ends = np.empty(len(values), np.int32), np.empty(n_strata + 1, np.int64)
+    sums, tally = np.empty((n + 1, 2)), np.empty((n + 1, 4), np.int64)
     for gene in range(n_genes):
         span = slice(starts[gene], starts[gene + 1])
         size = _form_values(span.start, span.stop, cells, counts, group, library, values, owners)
@@ -231,28 +241,29 @@ def stratified_block(starts, cells, counts, group, stratum, library, sizes):
             here = slice(ends[one], ends[one + 1])
             rows = ends[one + 1] - ends[one]
             _sort_values(apart[here], apart_owners[here], ordered[:rows], ordered_owners[:rows], bounds)
-            ties = _sweep(ordered[:rows], ordered_owners[:rows], more, extra, total, filled, in_run)
-            totals[:, gene] += total
+            ties = _sweep(ordered[:rows], ordered_owners[:rows], above, sums, tally)
+            totals[:, gene] += sums[:, TOTAL]
             controls = sizes[one, n]
             for index in range(n):
                 perturbed = sizes[one, index]
                 if perturbed == 0 or controls == 0:
                     continue
-                zeros, control_zeros = perturbed - filled[index], controls - filled[n]
+                filled = tally[index, FILLED]
+                zeros, control_zeros = perturbed - filled, controls - tally[n, FILLED]
                 block = float(zeros + control_zeros)
-                tied = ties + extra[index] + (block**3 - block)
-                won = more[index] + (filled[index] + 0.5 * zeros) * control_zeros
+                tied = ties + sums[index, EXTRA] + (block**3 - block)
+                won = 0.5 * tally[index, WON] + (filled + 0.5 * zeros) * control_zeros
                 both = float(perturbed + controls)
                 weight = 1.0 / (both + 1.0)
                 u[index, gene] += won
-                above[index, gene] += weight * (won - 0.5 * perturbed * controls)
+                excess[index, gene] += weight * (won - 0.5 * perturbed * controls)
                 spread = both + 1.0 - tied / (both * (both - 1.0))
                 variance[index, gene] += weight**2 * perturbed * controls / 12.0 * max(spread, 0.0)
     z = np.zeros((n, n_genes))
     for index in range(n):
         for gene in range(n_genes):
             if variance[index, gene] > 0:
-                z[index, gene] = above[index, gene] / np.sqrt(variance[index, gene])
+                z[index, gene] = excess[index, gene] / np.sqrt(variance[index, gene])
     return u, z, totals
 
 
