@@ -99,42 +99,44 @@ class H5adFile:
         return pd.Series(values)
 
     def row_blocks(
-        self, *, most_values: int = 8_000_000
+        self, *, most_values: int = 8_000_000, most_rows: int = 65_536
     ) -> Iterator[tuple[int, np.ndarray | sparse.csr_matrix]]:
         """Yield ``(first_row, block)`` in row order; blocks are dense arrays or CSR matrices.
+
+        A block has at most ``most_rows`` rows and, unless a single row has more, ``most_values`` values.
 
         CSC is not laid out for this: it is read whole once for every ~32 million values.
         """
         reader = {"dense": self._dense_blocks, "csr": self._csr_blocks, "csc": self._csc_blocks}[self.kind]
         try:
-            yield from reader(most_values)
+            yield from reader(most_values, most_rows)
         except OSError as error:
             raise InputError(str(self.path), [f"the file cannot be read to its end ({error})"]) from error
 
-    def _dense_blocks(self, most_values: int) -> Iterator[tuple[int, np.ndarray]]:
-        rows = max(1, most_values // max(self.n_genes, 1))
-        if self._matrix.chunks:
+    def _dense_blocks(self, most_values: int, most_rows: int) -> Iterator[tuple[int, np.ndarray]]:
+        rows = min(max(1, most_values // max(self.n_genes, 1)), most_rows)
+        if self._matrix.chunks and rows > self._matrix.chunks[0]:
             # Whole HDF5 chunks, so that none is decompressed twice.
-            rows = max(1, rows // self._matrix.chunks[0]) * self._matrix.chunks[0]
+            rows = rows // self._matrix.chunks[0] * self._matrix.chunks[0]
         for first in range(0, self.n_cells, rows):
             yield first, _plain_numbers(self._matrix[first : first + rows])
 
-    def _csr_blocks(self, most_values: int) -> Iterator[tuple[int, sparse.csr_matrix]]:
+    def _csr_blocks(self, most_values: int, most_rows: int) -> Iterator[tuple[int, sparse.csr_matrix]]:
         starts = self._starts(self.n_cells)
         first = 0
         while first < self.n_cells:
             last = int(np.searchsorted(starts, starts[first] + most_values, side="right")) - 1
-            last = min(max(last, first + 1), self.n_cells)
+            last = min(max(last, first + 1), first + most_rows, self.n_cells)
             data, columns = self._values(starts[first], starts[last], self.n_genes)
             pieces = (data, columns, starts[first : last + 1] - starts[first])
             yield first, sparse.csr_matrix(pieces, shape=(last - first, self.n_genes))
             first = last
 
-    def _csc_blocks(self, most_values: int) -> Iterator[tuple[int, sparse.csr_matrix]]:
+    def _csc_blocks(self, most_values: int, most_rows: int) -> Iterator[tuple[int, sparse.csr_matrix]]:
         starts = self._starts(self.n_genes)
         # As many cells at once as hold about four blocks' worth of values, for each pass reads all.
         share = 4 * most_values / max(int(starts[-1]), 1)
-        tile = int(min(max(share * self.n_cells, 1024), 65_536))
+        tile = int(min(max(share * self.n_cells, 1024), most_rows))
         for first in range(0, self.n_cells, tile):
             last = min(first + tile, self.n_cells)
             columns, gene = [], 0

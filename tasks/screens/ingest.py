@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from storage.errors import InputError
 from storage.h5ad import H5adFile
 from storage.screens import TILE_CELLS, ScreenWriter
 from tasks.screens.checks import CellTable, count_problems, read_cells
-from tasks.screens.tiles import compress_rows, count_genes, scatter_rows
+from tasks.screens.tiles import FINE, UNORDERED, lay_out, pack_dense, pack_sparse
 
-#: Values a tile may hold: with uint32 and int32 beside the sorted copy, about 0.6 GB.
-TILE_VALUES = 32_000_000
+#: Values a tile may hold, 4 bytes each: one fills, one is laid out into a third place, 0.6 GB in all.
+TILE_VALUES = 48_000_000
+#: Values read from the file at once; arrays of this size come from memory freed before, not from the system.
+BLOCK_VALUES = 2_000_000
 
 
 class CountTooLargeError(Exception):
@@ -98,74 +101,110 @@ def _block_problems(file: H5adFile, block, first: int, layer: str | None) -> lis
 def _write(
     file: H5adFile, store: Path, cells: CellTable, genes: np.ndarray, dtype, layer: str | None, progress
 ) -> Ingested:
-    writer = ScreenWriter(store, genes=genes, dtype=dtype)
-    library = np.zeros(len(cells.frame), np.int64)
-    detected = np.zeros(len(cells.frame), np.int32)
-    done, n_values = 0, 0
-    for tile in _tiles(_kept_blocks(file, cells.keep, layer, progress), np.iinfo(dtype).max):
-        starts, rows, counts, n_cells = _gene_major(tile, len(genes), dtype)
-        writer.append(starts, rows, counts, n_cells=n_cells)
-        totals = [np.add.reduceat(np.append(c, 0), s[:-1]) * (np.diff(s) > 0) for s, _, c in tile]
-        library[done : done + n_cells] = np.concatenate(totals)
-        detected[done : done + n_cells] = np.concatenate([np.diff(s) for s, _, _ in tile])
-        done, n_values = done + n_cells, n_values + len(counts)
-    frame = cells.frame.astype({c: "category" for c in cells.frame if c != "control"})
-    writer.close(frame.assign(library_size=library, n_genes=detected))
-    return Ingested(done, cells.n_unassigned, len(genes), n_values)
-
-
-def _kept_blocks(file: H5adFile, keep: np.ndarray, layer: str | None, progress) -> Iterator[tuple]:
-    """Checked CSR pieces ``(starts, genes, counts)`` of the kept cells, in cell order, zeros removed."""
-    for first, block in file.row_blocks():
-        if problems := _block_problems(file, block, first, layer):
-            raise InputError(str(file.path), problems)
-        last = first + block.shape[0]
-        if not keep[first:last].all():
-            block = block[keep[first:last]]
-        if sparse.issparse(block):
-            block.sum_duplicates()
-            block.eliminate_zeros()
-            yield block.indptr.astype(np.int64), block.indices, block.data.astype(np.uint32)
-        else:
-            yield compress_rows(block)
-        progress(last, file.n_cells)
-
-
-def _tiles(blocks: Iterator[tuple], largest: int) -> Iterator[list[tuple]]:
-    """Collect row pieces into tiles within the limits of cells and values."""
-    tile: list[tuple] = []
-    n_cells = n_values = 0
-    for piece in blocks:
-        for part in _split(piece, TILE_CELLS):
-            if len(part[2]) and part[2].max() > largest:
+    tiles = _Tiles(ScreenWriter(store, genes=genes, dtype=dtype), len(genes), dtype)
+    blocks = file.row_blocks(most_values=min(BLOCK_VALUES, TILE_VALUES), most_rows=TILE_CELLS)
+    with tiles:
+        for first, block in blocks:
+            verdict = tiles.add(block, cells.keep[first : first + block.shape[0]])
+            if verdict != FINE:
+                # Also a count too large for any store is said here, and not tried again.
+                if problems := _block_problems(file, block, first, layer):
+                    raise InputError(str(file.path), problems)
                 raise CountTooLargeError
-            size = len(part[0]) - 1
-            if tile and (n_cells + size > TILE_CELLS or n_values + len(part[2]) > TILE_VALUES):
-                yield tile
-                tile, n_cells, n_values = [], 0, 0
-            tile.append(part)
-            n_cells, n_values = n_cells + size, n_values + len(part[2])
-    if tile:
-        yield tile
+            progress(first + block.shape[0], file.n_cells)
+        tiles.flush()
+    frame = cells.frame.astype({c: "category" for c in cells.frame if c != "control"})
+    library, detected = np.concatenate(tiles.library), np.concatenate(tiles.detected)
+    tiles.writer.close(frame.assign(library_size=library, n_genes=detected.astype(np.int32)))
+    return Ingested(len(frame), cells.n_unassigned, len(genes), int(detected.sum()))
 
 
-def _split(piece: tuple, most_cells: int) -> Iterator[tuple]:
-    starts, genes, counts = piece
-    for first in range(0, len(starts) - 1, most_cells):
-        part = starts[first : first + most_cells + 1]
-        values = slice(part[0], part[-1])
-        yield part - part[0], genes[values], counts[values]
+class _Rows:
+    """Packed rows of cells: what a tile is before it is turned to gene-major order."""
+
+    def __init__(self, n_genes: int, dtype):
+        # Memory that is never written to is never taken, so that a small screen needs little of it.
+        self.genes = np.empty(TILE_VALUES, np.uint16 if n_genes <= 1 << 16 else np.uint32)
+        self.counts = np.empty(TILE_VALUES, dtype)
+        self.lengths = np.zeros(n_genes, np.int64)
+        self.clear()
+
+    def clear(self) -> None:
+        self.lengths[:] = 0
+        self.ends: list[np.ndarray] = [np.zeros(1, np.int64)]
+        self.n_cells = self.n_values = 0
 
 
-def _gene_major(tile: list[tuple], n_genes: int, dtype) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    lengths = np.zeros(n_genes, np.int64)
-    for _, genes, counts in tile:
-        count_genes(genes, counts, lengths)
-    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    rows = np.empty(starts[-1], np.uint16)
-    values = np.empty(starts[-1], dtype)
-    cursor, first_row = starts[:-1].copy(), 0
-    for part_starts, genes, counts in tile:
-        scatter_rows(part_starts, genes, counts, first_row, cursor, rows, values)
-        first_row += len(part_starts) - 1
-    return starts, rows, values, first_row
+class _Tiles:
+    """Packs rows into tiles; a full one is laid out and written in a thread while the next one fills.
+
+    ``library`` and ``detected`` collect the UMIs and the genes of every cell.
+    """
+
+    def __init__(self, writer: ScreenWriter, n_genes: int, dtype):
+        self.writer = writer
+        self.library: list[np.ndarray] = []
+        self.detected: list[np.ndarray] = []
+        self._rows, self._spare = _Rows(n_genes, dtype), _Rows(n_genes, dtype)
+        self._gaps_out, self._counts_out = np.empty(TILE_VALUES, np.uint16), np.empty(TILE_VALUES, dtype)
+        self._thread = ThreadPoolExecutor(1)
+        self._writing: Future | None = None
+
+    def __enter__(self) -> _Tiles:
+        return self
+
+    def __exit__(self, *_exc) -> None:
+        self._thread.shutdown()
+
+    def add(self, block: np.ndarray | sparse.csr_matrix, keep: np.ndarray) -> int:
+        """Append a block of rows; gives what was found wrong with it, `FINE` in most cases."""
+        dense = not sparse.issparse(block)
+        n_cells, most_values = int(keep.sum()), block.size if dense else len(block.data)
+        if self._rows.n_cells + n_cells > TILE_CELLS or self._rows.n_values + most_values > TILE_VALUES:
+            self._start_writing()
+        rows, ends, library = self._rows, np.empty(n_cells, np.int64), np.empty(n_cells, np.int64)
+        given = (keep, rows.n_values, rows.genes, rows.counts, ends, library, rows.lengths)
+        if dense:
+            at, verdict = pack_dense(block, *given)
+        else:
+            before = rows.lengths.copy()
+            at, verdict = pack_sparse(block.indptr, block.indices, block.data, *given)
+            if verdict == UNORDERED:
+                block.sum_duplicates()
+                rows.lengths[:] = before
+                at, verdict = pack_sparse(block.indptr, block.indices, block.data, *given)
+        if verdict == FINE:
+            self.library.append(library)
+            self.detected.append(np.diff(ends, prepend=rows.n_values))
+            rows.ends.append(ends)
+            rows.n_cells, rows.n_values = rows.n_cells + n_cells, at
+        return verdict
+
+    def flush(self) -> None:
+        """Write what is there as the last tile, and wait until all is written."""
+        self._start_writing()
+        self._wait()
+
+    def _start_writing(self) -> None:
+        self._wait()
+        if self._rows.n_cells:
+            self._rows, self._spare = self._spare, self._rows
+            self._writing = self._thread.submit(self._write, self._spare)
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
+            self._writing = None
+
+    def _write(self, rows: _Rows) -> None:
+        starts = lay_out(
+            np.concatenate(rows.ends),
+            rows.genes,
+            rows.counts,
+            rows.lengths,
+            rows_out=self._gaps_out,
+            values_out=self._counts_out,
+        )
+        filled = slice(0, rows.n_values)
+        self.writer.append(starts, self._gaps_out[filled], self._counts_out[filled], n_cells=rows.n_cells)
+        rows.clear()

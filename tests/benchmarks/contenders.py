@@ -12,7 +12,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anndata
@@ -24,11 +23,9 @@ from flows.dask_cluster import dask_client
 from storage.screens import Screen
 from tasks.expression.compare import compare_expression
 from tasks.expression.groups import CellGroups, perturbation_groups
-from tasks.expression.kernels import rank_sum_block
-from tasks.expression.p_values import rank_sum_p
+from tasks.expression.in_memory import rank_sums
 from tasks.expression.pseudobulk import pseudobulk
 from tasks.screens.ingest import ingest_screen
-from tasks.screens.tiles import count_genes, scatter_rows
 from tests.benchmarks.data import CONTROL
 
 THREADS = 2
@@ -69,31 +66,8 @@ def in_memory(path: Path, _: Path) -> dict[str, float]:
     names = [name for name in screen.obs["perturbation"].cat.categories if name != CONTROL]
     codes = screen.obs["perturbation"].cat.set_categories([*names, CONTROL]).cat.codes.to_numpy()
     groups = CellGroups.make(names, codes, library)
-    p_values(screen.X[:, :50], groups)
-    return measured(lambda: p_values(screen.X, groups))
-
-
-def p_values(counts: sparse.csr_matrix, groups: CellGroups) -> np.ndarray:
-    """All p-values of a CSR matrix in memory, (n_perturbations, n_genes), on two threads."""
-    n_genes = counts.shape[1]
-    lengths = np.zeros(n_genes, np.int64)
-    count_genes(counts.indices, counts.data, lengths)
-    starts = np.concatenate([[0], np.cumsum(lengths)])
-    rows, values = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.uint16)
-    row_starts = counts.indptr.astype(np.int64)
-    scatter_rows(row_starts, counts.indices, counts.data, 0, starts[:-1].copy(), rows, values)
-    result = np.empty((len(groups.names), n_genes))
-
-    def block(first: int) -> None:
-        span = starts[first : first + 64 + 1]
-        here = slice(span[0], span[-1])
-        pieces = (span - span[0], rows[here], values[here])
-        u, ties, _ = rank_sum_block(*pieces, groups.group, groups.library, groups.sizes)
-        result[:, first : first + 64] = rank_sum_p(u, ties, groups.sizes[:-1, None], groups.sizes[-1])[0]
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(block, range(0, n_genes, 64)))
-    return result
+    rank_sums(screen.X[:, :50], groups)
+    return measured(lambda: rank_sums(screen.X, groups, threads=THREADS))
 
 
 def illico(path: Path, _: Path, *, use_rust: bool = True, layout: str = "csr") -> dict[str, float]:

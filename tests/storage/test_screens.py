@@ -127,7 +127,9 @@ def test_a_larger_screen_is_a_few_dozen_files_and_small(tmp_path):
         rows = np.sort(rng.integers(0, n_cells, (n_genes, n_cells * per_cell // n_genes)), axis=1)
         counts = rng.geometric(0.6, rows.size).astype(np.uint16)
         starts = np.arange(n_genes + 1) * rows.shape[1]
-        writer.append(starts, rows.ravel().astype(np.uint16), counts, n_cells=n_cells)
+        writer.append(
+            starts, np.diff(rows, axis=1, prepend=0).ravel().astype(np.uint16), counts, n_cells=n_cells
+        )
         tiles.append((rows, counts.reshape(rows.shape)))
     writer.close(pd.DataFrame({"library_size": np.zeros(43_000, np.int64)}))
     files = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]

@@ -1,0 +1,111 @@
+"""Rank-sum tests of a matrix that is in memory already: for notebooks, and beside other libraries."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+from storage.errors import InputError
+from tasks.expression.groups import CellGroups
+from tasks.expression.kernels import rank_sum_block
+from tasks.expression.p_values import rank_sum_p
+from tasks.screens.tiles import check_counts, count_genes, first_entries, lay_out_panel
+
+#: Values laid out by gene at once, a thread.
+PANEL_VALUES = 2_000_000
+
+
+@dataclass(frozen=True)
+class RankSums:
+    """Tests of every group and gene, float64 (n_groups, n_genes) each; ``mean`` has the controls last.
+
+    ``mean`` is the mean ranked value of a group's cells, zeros included.
+    """
+
+    u_statistic: np.ndarray
+    p_value: np.ndarray
+    log10_p_value: np.ndarray
+    mean: np.ndarray
+
+
+def rank_sums(counts: sparse.csr_matrix, groups: CellGroups, *, threads: int = 1) -> RankSums:
+    """Test every group against the controls for every gene of a CSR matrix.
+
+    The same numbers as `tasks.expression.compare.compare_expression` writes for a screen store. The matrix
+    is turned to gene-major order a few genes at a time, so that little memory is needed beside it.
+
+    Parameters
+    ----------
+    counts
+        (n_cells, n_genes): UMI counts, or normalised values with ``groups.library`` all ones.
+    groups
+        Cells of each perturbation and of the controls; ``stratum`` is not looked at.
+
+    Raises
+    ------
+    InputError
+        If values are negative, NaN or infinite, or the cells are others than the groups'.
+    """
+    _check(counts, groups)
+    if not counts.has_sorted_indices:
+        counts = counts.sorted_indices()
+    lengths = np.zeros(counts.shape[1], np.int64)
+    count_genes(counts.indices, counts.data, lengths)
+    shape = (len(groups.names), counts.shape[1])
+    result = RankSums(*(np.empty(shape) for _ in range(3)), np.empty((shape[0] + 1, shape[1])))
+    spans = _even_spans(lengths, 4 * threads)
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda span: _test_span(counts, groups, lengths, span, result), spans))
+    return result
+
+
+def _check(counts: sparse.csr_matrix, groups: CellGroups) -> None:
+    problems = []
+    if counts.shape[0] != len(groups.group):
+        problems.append(f"{counts.shape[0]:,} cells in the matrix, {len(groups.group):,} in the groups")
+    not_finite, negative, _, _ = check_counts(counts.data)
+    problems += [f"{not_finite:,} values are NaN or infinite"] if not_finite else []
+    problems += [f"{negative:,} values are negative"] if negative else []
+    if problems:
+        raise InputError("matrix", problems)
+
+
+def _even_spans(lengths: np.ndarray, n: int) -> list[tuple[int, int]]:
+    """Cut the genes into at most ``n`` consecutive spans of about the same number of values."""
+    ends = np.searchsorted(np.cumsum(lengths), np.linspace(0, lengths.sum(), n + 1)[1:-1])
+    cuts = np.unique([0, *ends, len(lengths)])
+    return list(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True))
+
+
+def _test_span(
+    counts: sparse.csr_matrix,
+    groups: CellGroups,
+    lengths: np.ndarray,
+    span: tuple[int, int],
+    result: RankSums,
+) -> None:
+    """Lay out and test the genes of a span, a panel at a time, in buffers that are used again."""
+    starts = counts.indptr.astype(np.int64)
+    at = first_entries(starts, counts.indices, span[0])
+    room = max(PANEL_VALUES, int(lengths[slice(*span)].max(initial=0)))
+    cells, values = np.empty(room, np.int32), np.empty(room, counts.dtype)
+    first = span[0]
+    while first < span[1]:
+        filled = np.cumsum(lengths[first : span[1]])
+        last = first + max(1, int(np.searchsorted(filled, room, side="right")))
+        gene_starts = np.concatenate([[0], filled[: last - first]])
+        cursor = np.zeros((last, 2), np.int64)
+        cursor[first:, 0] = gene_starts[:-1]
+        lay_out_panel(starts, at, counts.indices, counts.data, last, False, cursor, cells, values)
+        used = slice(0, gene_starts[-1])
+        block = (gene_starts, cells[used], values[used])
+        u, ties, totals = rank_sum_block(*block, groups.group, groups.library, groups.sizes)
+        p_value, log10_p = rank_sum_p(u, ties, groups.sizes[:-1, None], groups.sizes[-1])
+        here = slice(first, last)
+        result.u_statistic[:, here], result.p_value[:, here] = u, p_value
+        result.log10_p_value[:, here] = log10_p
+        result.mean[:, here] = totals / np.maximum(groups.sizes, 1)[:, None]
+        first = last
