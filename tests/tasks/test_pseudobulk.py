@@ -39,13 +39,22 @@ def test_profiles_are_the_sums_of_pandas_groupby(tmp_path, monkeypatch, client, 
     grouped = frame.groupby(list(keys), sort=True)
     expected = grouped.sum()
     np.testing.assert_array_equal(table.X.toarray(), expected.to_numpy())
-    assert table.X.dtype == np.int64
+    assert table.X.dtype == np.int32
     assert list(table.var_names) == gene_names(N_GENES)
     for number, key in enumerate(keys):
         assert table.obs[key].astype(str).tolist() == expected.index.get_level_values(number).tolist()
     assert table.obs["n_cells"].tolist() == grouped.size().tolist()
     assert table.obs["library_size"].tolist() == expected.sum(axis=1).tolist()
     assert table.obs["control"].tolist() == (table.obs["perturbation"] == "non-targeting").tolist()
+
+
+def test_sums_too_large_for_32_bits_are_right_too(tmp_path, client):
+    counts, names, batch = arrays()
+    counts[:, 3] = 2**31 - 10
+    table = summed(make_store(tmp_path, counts, names, batch=batch), np.ones(N_CELLS, bool), tmp_path, client)
+    expected = pd.DataFrame(counts.astype(np.int64)).groupby([names, batch]).sum()
+    np.testing.assert_array_equal(table.X.toarray(), expected.to_numpy())
+    assert table.X.max() > 2**32
 
 
 def test_the_order_of_cells_changes_no_sum_and_the_same_input_gives_the_same_bytes(tmp_path, client):
