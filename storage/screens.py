@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import zarr
 from numba import njit
-from numcodecs import blosc
 from zarr.codecs import BloscCodec
 
 from storage.errors import InputError
@@ -29,7 +28,8 @@ CHUNK = 1 << 17
 CHUNKS_PER_SHARD = 96
 COMPRESSOR = BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle")
 #: zarrs encodes and decodes a shard's chunks in one compiled call; zarr alone spends a millisecond a chunk.
-PIPELINE = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"}
+#: With several threads it lays chunks out as they come, and the same counts give other bytes.
+PIPELINE = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "threading.max_workers": 1}
 LAYOUT = "gene-major tiles, version 2"
 
 
@@ -199,8 +199,6 @@ class _Appender:
     """A one-dimensional zarr array that grows; whole shards only, so that none is written twice."""
 
     def __init__(self, root: zarr.Group, name: str, dtype: np.dtype):
-        # Blosc with several threads does not always give the same bytes.
-        blosc.set_nthreads(1)
         self._shard = CHUNK * CHUNKS_PER_SHARD
         layout = {"chunks": (CHUNK,), "shards": (self._shard,), "compressors": COMPRESSOR}
         with zarr.config.set(PIPELINE):

@@ -1,128 +1,164 @@
-"""``make bench``: contenders side by side in one run, the medians and ratios written to RESULTS.md."""
+"""``make bench``: contenders side by side in one run, their medians and ratios in RESULTS.md.
+
+``python -m tests.benchmarks SECTION ...`` measures some sections again and leaves the others as they are.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import platform
-import statistics
-import subprocess
-import sys
+import re
+import shutil
+from collections.abc import Callable
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import anndata
-
-from tests.benchmarks.data import CONTROL, Size, make_counts
+from tests.benchmarks import in_memory, on_disk, scaling
+from tests.benchmarks.data import Size, make_counts
+from tests.benchmarks.measure import THREADS, Figures, medians
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-PACKAGES = ("numba", "numpy", "scipy", "zarr", "anndata", "scanpy", "illico", "pdex")
-#: What part of the work a contender does; its time is multiplied by this before it is compared.
-PARTS = {"pdex, 1/10 of genes": 10, "scanpy, 1/10 of genes and perturbations": 100}
-#: Too slow to be run more than once.
-ONCE = set(PARTS)
-IN_MEMORY = (
-    "ours, in memory",
-    "illico rust, csr",
-    "illico rust, csc",
-    "illico numba, csr",
-    "pdex, 1/10 of genes",
-    "scanpy, 1/10 of genes and perturbations",
-)
-ON_DISK = (
-    "h5py, read once",
-    "ours, ingest",
-    "anndata zarr",
-    "ours, store to Parquet",
-    "ours, pseudobulk",
-    "scanpy.get.aggregate",
-)
+PACKAGES = ("numba", "numpy", "scipy", "zarr", "zarrs", "h5py", "anndata", "scanpy", "illico", "pdex")
+CONTROLS = (3_000, 10_000)
+GROWTH = (20_000, 60_000, 150_000, 300_000)
+HEADING = """# Measured by `make bench`
+
+Each contender runs in a process of its own, compilation left out. CPU seconds are those of the process, all
+threads, while it works; peak memory includes what it was given in memory. Compare ratios within a section:
+machines differ, and this one is shared. Peers that take minutes do a part of the work, once; the part is in
+their name and their time is multiplied up. Every section says when and with what it was measured.
+"""
 
 
 def main() -> None:
-    """Run what was asked for and write the table."""
+    """Measure what was asked for and write it down."""
     parser = argparse.ArgumentParser(prog="make bench")
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--folder", type=Path, default=Path("/tmp/pqa-bench"))
-    parser.add_argument("--controls", type=int, nargs="+", default=[3_000, 10_000])
-    parser.add_argument("--only", nargs="*", default=[*IN_MEMORY, *ON_DISK])
+    parser.add_argument("sections", nargs="*", choices=[[], *SECTIONS], default=list(SECTIONS))
+    parser.add_argument("--runs", type=int, default=5, help="runs of which the median counts (default: 5)")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("/tmp/pqa-bench"), help="where the inputs are kept"
+    )
     arguments = parser.parse_args()
-    lines = [*_heading(arguments.runs)]
-    for controls in arguments.controls:
-        size = Size(controls=controls)
-        screen = make_counts(arguments.folder, size)
-        _small_screen(screen)
-        figures = {name: _median(name, screen, arguments.runs) for name in arguments.only}
-        lines += _table(size, figures)
-        RESULTS.write_text("\n".join(lines) + "\n")
+    for name in arguments.sections or SECTIONS:
+        title, measure = SECTIONS[name]
+        _write_section(title, [_how(arguments.runs), "", *measure(arguments.folder, arguments.runs)])
     print(RESULTS.read_text())
 
 
-def _median(name: str, screen: Path, runs: int) -> dict[str, float]:
-    """Medians over processes of their own."""
-    results = []
-    for _ in range(1 if name in ONCE else runs):
-        command = [sys.executable, "-m", "tests.benchmarks.contenders", name, str(screen), str(screen.parent)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            print(f"{name}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
-            return {}
-        results.append(json.loads(done.stdout.splitlines()[-1]))
-        print(f"{name}: {results[-1]}", file=sys.stderr, flush=True)
-    return {key: statistics.median(result[key] for result in results) for key in results[0]}
+def rank_sums(folder: Path, runs: int) -> list[str]:
+    """Tests in memory, for both numbers of controls and both kinds of values."""
+    lines = []
+    for controls in CONTROLS:
+        size = Size(controls=controls)
+        screen = make_counts(folder, size)
+        for values in ("counts", "normalised"):
+            rows = {
+                name: medians("in_memory", name, values, str(screen), runs=1 if factor > 1 else runs)
+                for name, (_, factor) in in_memory.CONTENDERS.items()
+            }
+            lines += [f"**{size.title}, {values}**", "", *_compared(rows), ""]
+    return lines[:-1]
 
 
-def _small_screen(screen: Path) -> None:
-    """A piece of the screen on which ingest compiles before it is measured."""
-    target = screen.with_name("warm.h5ad")
-    if not target.is_file():
-        whole = anndata.read_h5ad(screen, backed="r")
-        names = whole.obs["perturbation"]
-        rows = (names == CONTROL) | (names == names.cat.categories[0])
-        whole[rows.to_numpy().nonzero()[0][:500]].to_memory().write_h5ad(target)
-
-
-def _table(size: Size, figures: dict[str, dict[str, float]]) -> list[str]:
-    ours = figures.get("ours, in memory", {}).get("cpu_s")
-    lines = [
-        "",
-        f"## {size.cells:,} cells x {size.genes:,} genes x {size.perturbations} perturbations, "
-        f"{size.controls:,} controls",
-        "",
-        "| | CPU s | x ours in memory | wall s | peak MB | files | MB on disk |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, row in figures.items():
+def _compared(rows: dict[str, Figures]) -> list[str]:
+    lines = ["| | CPU s | times ours | wall s | peak MB |", "|---|---|---|---|---|"]
+    for name, row in rows.items():
         if not row:
-            lines.append(f"| {name} | failed | | | | | |")
+            lines.append(f"| {name} | failed | | | |")
             continue
-        cpu = row["cpu_s"] * PARTS.get(name, 1)
-        ratio = f"{cpu / ours:.1f}" if ours and name in IN_MEMORY else ""
-        part = f" (part measured: {row['cpu_s']:.1f})" if name in PARTS else ""
-        disk = [f"{row[key]:,.0f}" if key in row else "" for key in ("files", "store_mb")]
-        lines.append(
-            f"| {name} | {cpu:.1f}{part} | {ratio} | {row['wall_s']:.1f} | {row['peak_mb']:,.0f} "
-            f"| {disk[0]} | {disk[1]} |"
-        )
+        factor = in_memory.CONTENDERS[name][1]
+        cpu, wall = row["cpu_s"] * factor, row["wall_s"] * factor
+        ratio = f"{cpu / rows['ours']['cpu_s']:.1f}" if rows.get("ours") else ""
+        lines.append(f"| {name} | {cpu:.1f} | {ratio} | {wall:.1f} | {row['peak_mb']:,.0f} |")
     return lines
 
 
-def _heading(runs: int) -> list[str]:
+def files(folder: Path, runs: int) -> list[str]:
+    """Ingest, tests and sums from files, CSR and dense."""
+    size = Size()
+    screen, dense = make_counts(folder, size), make_counts(folder, size, dense=True)
+    rows = {name: medians("on_disk", name, str(screen), runs=runs) for name in on_disk.CONTENDERS}
+    rows |= {
+        f"{name}, dense float32": medians("on_disk", name, str(dense), runs=runs)
+        for name in ("h5py, read once", "ours, ingest")
+    }
+    lines = [f"{size.title}; uncompressed h5ad in the page cache.", ""]
+    lines += ["| | CPU s | wall s | peak MB | files | MB on disk |", "|---|---|---|---|---|---|"]
+    for name, row in rows.items():
+        disk = [f"{row[key]:,.0f}" if key in row else "" for key in ("files", "store_mb")]
+        lines.append(
+            f"| {name} | {row['cpu_s']:.1f} | {row['wall_s']:.1f} | {row['peak_mb']:,.0f} "
+            f"| {disk[0]} | {disk[1]} |"
+        )
+    dense.unlink()
+    return lines
+
+
+def growth(folder: Path, _: int) -> list[str]:
+    """Ingest and tests from small to large, once each; inputs are removed."""
+    lines = [
+        "8,500 genes, 2,000 perturbations, a twentieth of the cells controls; once each. ns = CPU time a "
+        "non-zero count.",
+        "",
+        "| cells | non-zeros | ingest CPU s | ns | peak MB | tests CPU s | ns | peak MB | store MB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for cells in GROWTH:
+        screen = make_counts(folder, Size(cells, 8_500, 2_000, cells // 20))
+        ingest = medians("on_disk", "ours, ingest", str(screen), runs=1)
+        screen.unlink()
+        tests = medians("on_disk", "ours, store to Parquet", str(screen), runs=1)
+        values = tests["values"]
+        lines.append(
+            f"| {cells:,} | {values / 1e6:,.0f} M "
+            f"| {ingest['cpu_s']:.1f} | {ingest['cpu_s'] / values * 1e9:.0f} | {ingest['peak_mb']:,.0f} "
+            f"| {tests['cpu_s']:.1f} | {tests['cpu_s'] / values * 1e9:.0f} | {tests['peak_mb']:,.0f} "
+            f"| {ingest['store_mb']:,.0f} |"
+        )
+        shutil.rmtree(screen.parent)
+    return lines
+
+
+def workers(folder: Path, runs: int) -> list[str]:
+    """Cold start, and what a second Dask worker brings."""
+    screen = make_counts(folder, Size())
+    rows = {name: medians("scaling", name, str(screen), runs=runs) for name in scaling.CONTENDERS}
+    one, two = (rows[name]["wall_s"] for name in ("1 worker", "2 workers"))
+    return [
+        f"- A fresh process has tested its first two genes after {rows['cold start']['wall_s']:.1f} s "
+        "(imports, store opened, compiled kernels from their cache on disk).",
+        f"- Store to Parquet on one Dask worker process of one thread: {one:.1f} s, on two: {two:.1f} s; "
+        f"{one / two:.2f} times as fast. Writing the one table at the end is part of both.",
+    ]
+
+
+#: Sections by name: title and what measures them.
+SECTIONS: dict[str, tuple[str, Callable[[Path, int], list[str]]]] = {
+    "rank-sums": ("Rank-sum tests in memory", rank_sums),
+    "files": ("From file to file", files),
+    "growth": ("Growth", growth),
+    "workers": ("Start and spread", workers),
+}
+
+
+def _write_section(title: str, lines: list[str]) -> None:
+    """Put a section in its place, or at the end."""
+    text = RESULTS.read_text() if RESULTS.is_file() else ""
+    sections = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", text, flags=re.MULTILINE | re.DOTALL))
+    sections[title] = "\n" + "\n".join(lines) + "\n\n"
+    body = "".join(f"## {name}\n{content}" for name, content in sections.items())
+    RESULTS.write_text(f"{HEADING}\n{body.rstrip()}\n")
+
+
+def _how(runs: int) -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.processor())
-    how_often = f"Median of {runs} runs" if runs > 1 else "One run only"
-    return [
-        "# Measured by `make bench`",
-        "",
-        f"{date.today()}, {cpu}, 2 threads, Python {platform.python_version()}; "
-        + ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
-        + ".",
-        "",
-        f"{how_often}, each contender in a process of its own, compilation left out; scanpy and pdex (where "
-        "listed) once, on a part, multiplied up. CPU seconds of the process while it works; peak memory "
-        "includes the input where it is in memory. Compare ratios within one run; machines differ and drift.",
-    ]
+    often = f"median of {runs} runs" if runs > 1 else "one run"
+    packages = ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
+    return (
+        f"{date.today()}, {often}, {cpu}, {THREADS} threads, Python {platform.python_version()}, {packages}."
+    )
 
 
 def _version(name: str) -> str:

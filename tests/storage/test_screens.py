@@ -7,6 +7,7 @@ from scipy import sparse
 
 import storage.screens
 import tasks.screens.ingest
+import tasks.screens.tiles
 from storage.errors import InputError
 from storage.manifest import file_digest
 from storage.screens import Screen, ScreenWriter
@@ -18,6 +19,7 @@ def small_tiles(monkeypatch, cells=7, values=150):
     monkeypatch.setattr(storage.screens, "TILE_CELLS", cells)
     monkeypatch.setattr(tasks.screens.ingest, "TILE_CELLS", cells)
     monkeypatch.setattr(tasks.screens.ingest, "TILE_VALUES", values)
+    monkeypatch.setattr(tasks.screens.tiles, "PANEL_GENES", 5)
     monkeypatch.setattr(storage.screens, "CHUNK", 64)
     monkeypatch.setattr(storage.screens, "CHUNKS_PER_SHARD", 2)
 
