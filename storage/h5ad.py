@@ -9,8 +9,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pandas as pd
-from anndata import OldFormatWarning
-from anndata.io import read_elem
 from scipy import sparse
 
 from storage.errors import InputError
@@ -87,6 +85,10 @@ class H5adFile:
 
     def column(self, part: str, name: str | None) -> pd.Series:
         """One column of ``obs`` or ``var``; the index where ``name`` is None."""
+        # Imported where it is used: testing a store needs none of it, and it takes a second and a half.
+        from anndata import OldFormatWarning
+        from anndata.io import read_elem
+
         group = self._file[part]
         stored = group[name if name is not None else group.attrs.get("_index", "_index")]
         with warnings.catch_warnings():

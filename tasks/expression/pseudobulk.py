@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import anndata
 import numpy as np
 import pandas as pd
 from distributed import Client
@@ -37,6 +36,9 @@ def pseudobulk(
     int, BlockLedger
         Number of profiles, and the blocks requested, skipped and done.
     """
+    # Slow to import, and only needed here.
+    import anndata
+
     screen = Screen(store)
     profiles, profile = _profiles(screen, usable)
     shared = client.scatter(profile, broadcast=True, hash=False)

@@ -11,11 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import anndata
 import h5py
 import numpy as np
 import pandas as pd
-from anndata.io import write_elem
 from scipy import sparse
 
 from storage.atomic import atomic_path
@@ -181,6 +179,10 @@ def _write_counts(
     path: Path, obs, genes, carried, effects, rates, depth, dispersion, seed: int, progress
 ) -> int:
     """Draw counts block by block and append them to X; returns the number of non-zero values."""
+    # Slow to import, and only needed here.
+    import anndata
+    from anndata.io import write_elem
+
     cells = len(obs)
     batch = obs["batch"].cat.codes.to_numpy()
     fold = np.vstack([np.exp2(effects), np.ones(len(genes))])
