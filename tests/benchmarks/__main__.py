@@ -26,8 +26,9 @@ HEADING = """# Measured by `make bench`
 
 Each contender runs in a process of its own, compilation left out. CPU seconds are those of the process, all
 threads, while it works; peak memory includes what it was given in memory. Compare ratios within a section:
-machines differ, and this one is shared. Peers that take minutes do a part of the work, once; the part is in
-their name and their time is multiplied up. Every section says when and with what it was measured.
+machines differ, and this one is shared. Peers that take minutes do a part of the work; the part is in their
+name and their time is multiplied up. They, and illico's slower ways, are run once. Every section says when
+and with what it was measured.
 """
 
 
@@ -54,8 +55,10 @@ def rank_sums(folder: Path, runs: int) -> list[str]:
         screen = make_counts(folder, size)
         for values in ("counts", "normalised"):
             rows = {
-                name: medians("in_memory", name, values, str(screen), runs=1 if factor > 1 else runs)
-                for name, (_, factor) in in_memory.CONTENDERS.items()
+                name: medians(
+                    "in_memory", name, values, str(screen), runs=1 if name in in_memory.ONCE else runs
+                )
+                for name in in_memory.CONTENDERS
             }
             lines += [f"**{size.title}, {values}**", "", *_compared(rows), ""]
     return lines[:-1]

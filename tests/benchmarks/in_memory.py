@@ -85,6 +85,13 @@ def scanpy(path: Path, values: str) -> Figures:
     return measured(lambda: sc.tl.rank_genes_groups(screen, groups=names, **options))
 
 
+#: The peers that are run once only: the slow ones, and illico's ways other than its fastest.
+ONCE = (
+    "illico, rust, csc",
+    "illico, numba, csr",
+    "pdex, 1/10 of genes",
+    "scanpy, 1/10 of genes and perturbations",
+)
 #: Contenders, and what their time has to be multiplied by because they do a part of the work.
 CONTENDERS = {
     "ours": (ours, 1),
