@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from scipy import sparse
 
 from storage.errors import InputError
+from tasks.expression.count_tallies import tally_sums
 from tasks.expression.groups import CellGroups
 from tasks.expression.kernels import rank_sum_block
 from tasks.expression.p_values import rank_sum_p
@@ -50,6 +51,9 @@ def rank_sums(counts: sparse.csr_matrix, groups: CellGroups, *, threads: int = 1
         If values are negative, NaN or infinite, or the cells are others than the groups'.
     """
     _check(counts, groups)
+    tallied = tally_sums(counts, groups, threads=threads)
+    if tallied is not None:
+        return _tested(groups, *tallied)
     if not counts.has_sorted_indices:
         counts = counts.sorted_indices()
     lengths = np.zeros(counts.shape[1], np.int64)
@@ -66,11 +70,18 @@ def _check(counts: sparse.csr_matrix, groups: CellGroups) -> None:
     problems = []
     if counts.shape[0] != len(groups.group):
         problems.append(f"{counts.shape[0]:,} cells in the matrix, {len(groups.group):,} in the groups")
-    not_finite, negative, _, _ = check_counts(counts.data)
-    problems += [f"{not_finite:,} values are NaN or infinite"] if not_finite else []
-    problems += [f"{negative:,} values are negative"] if negative else []
+    # The least and the greatest tell whether there is anything to count; NaN is neither above nor below.
+    if counts.nnz and not (counts.data.min() >= 0 and counts.data.max() < np.inf):
+        not_finite, negative, _, _ = check_counts(counts.data)
+        problems += [f"{not_finite:,} values are NaN or infinite"] if not_finite else []
+        problems += [f"{negative:,} values are negative"] if negative else []
     if problems:
         raise InputError("matrix", problems)
+
+
+def _tested(groups: CellGroups, u: np.ndarray, ties: np.ndarray, totals: np.ndarray) -> RankSums:
+    p_value, log10_p = rank_sum_p(u, ties, groups.sizes[:-1, None], groups.sizes[-1])
+    return RankSums(u, p_value, log10_p, totals / np.maximum(groups.sizes, 1)[:, None])
 
 
 def _even_spans(lengths: np.ndarray, n: int) -> list[tuple[int, int]]:
@@ -102,10 +113,7 @@ def _test_span(
         lay_out_panel(starts, at, counts.indices, counts.data, last, False, cursor, cells, values)
         used = slice(0, gene_starts[-1])
         block = (gene_starts, cells[used], values[used])
-        u, ties, totals = rank_sum_block(*block, groups.group, groups.library, groups.sizes)
-        p_value, log10_p = rank_sum_p(u, ties, groups.sizes[:-1, None], groups.sizes[-1])
-        here = slice(first, last)
-        result.u_statistic[:, here], result.p_value[:, here] = u, p_value
-        result.log10_p_value[:, here] = log10_p
-        result.mean[:, here] = totals / np.maximum(groups.sizes, 1)[:, None]
+        part = _tested(groups, *rank_sum_block(*block, groups.group, groups.library, groups.sizes))
+        for field in fields(RankSums):
+            getattr(result, field.name)[:, first:last] = getattr(part, field.name)
         first = last

@@ -23,8 +23,8 @@ WON, FILLED, IN_RUN, RUN = range(4)
 EXTRA, TOTAL = range(2)
 #: Cells of the distribution sort for each value; more cost memory, fewer leave more to mend.
 CELLS_A_VALUE = 2
-#: A cell fuller than this is no longer worth mending by insertion.
-FULLEST_CELL = 48
+#: Moves a value after which mending the sort by insertion is given up.
+MOVES_A_VALUE = 24
 
 
 @njit(cache=True, nogil=True)
@@ -102,7 +102,7 @@ def _sort_values(values, owners, ordered, ordered_owners, bounds):
     """Sort positive values, and their owners with them, into ``ordered`` and ``ordered_owners``.
 
     Values are counted and laid out by the leading bits of their floats; insertion mends the order inside a
-    cell. Values that crowd into few cells (an outlier far away, say) are sorted in the general way.
+    cell. Different values that crowd into few cells (an outlier far away, say) are sorted in the general way.
     """
     n = np.uint64(len(values))
     if n == 0:
@@ -118,29 +118,25 @@ def _sort_values(values, owners, ordered, ordered_owners, bounds):
     bounds[: n_cells + one] = 0
     for position in range(n):
         bounds[(bits[position] >> shift) - base + one] += 1
-    fullest = np.uint32(0)
     for cell in range(n_cells):
-        fullest = max(fullest, bounds[cell + one])
         bounds[cell + one] += bounds[cell]
-    if fullest > FULLEST_CELL and shift > 0:
-        order = np.argsort(values)
-        for position in range(n):
-            ordered[position] = values[order[position]]
-            ordered_owners[position] = owners[order[position]]
-        return
     for position in range(n):
         cell = (bits[position] >> shift) - base
         at = np.uint64(bounds[cell])
         ordered[at] = values[position]
         ordered_owners[at] = owners[position]
         bounds[cell] += 1
-    _mend(ordered, ordered_owners)
+    if not _mend(ordered, ordered_owners):
+        order = np.argsort(values)
+        for position in range(n):
+            ordered[position] = values[order[position]]
+            ordered_owners[position] = owners[order[position]]
 
 
 @njit(cache=True, nogil=True)
 def _mend(ordered, owners):
-    """Insertion sort in place, for values that are nearly in order."""
-    one = np.uint64(1)
+    """Insertion sort in place, for values nearly in order; False, and given up, where they are not."""
+    one, left = np.uint64(1), MOVES_A_VALUE * len(ordered)
     for position in range(one, np.uint64(len(ordered))):
         value = ordered[position]
         if ordered[position - one] > value:
@@ -151,6 +147,10 @@ def _mend(ordered, owners):
                 gap -= one
             ordered[gap] = value
             owners[gap] = owner
+            left -= np.int64(position - gap)
+            if left < 0:
+                return False
+    return True
 
 
 @njit(cache=True, nogil=True)

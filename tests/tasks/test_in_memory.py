@@ -7,8 +7,10 @@ import pytest
 from scipy import sparse
 from scipy.stats import mannwhitneyu
 
+import tasks.expression.count_tallies
 import tasks.expression.in_memory
 from storage.errors import InputError
+from tasks.expression.count_tallies import tally_sums
 from tasks.expression.groups import CellGroups
 from tasks.expression.in_memory import rank_sums
 from tests.screens import random_counts
@@ -40,6 +42,32 @@ def test_counts_are_tested_as_shares_of_the_library(dtype):
     counts, groups = made(1, dtype)
     result = rank_sums(sparse.csr_matrix(counts), groups)
     assert_scipys(result, counts.astype(np.float64) / groups.library[:, None], groups)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint16", "int64"])
+@pytest.mark.parametrize("seed", range(3))
+def test_counts_ranked_as_they_are_are_tallied_to_the_same_numbers(monkeypatch, dtype, seed):
+    counts, groups = made(seed, dtype)
+    counts[:, 5] *= 7
+    groups = dataclasses.replace(groups, library=np.ones(N_CELLS))
+    tallied = rank_sums(sparse.csr_matrix(counts), groups, threads=2)
+    assert_scipys(tallied, counts.astype(np.float64), groups)
+    assert tally_sums(sparse.csr_matrix(counts), groups) is not None
+    monkeypatch.setattr(tasks.expression.count_tallies, "MOST_ENTRIES", 0)
+    assert tally_sums(sparse.csr_matrix(counts), groups) is None
+    swept = rank_sums(sparse.csr_matrix(counts), groups)
+    for field in dataclasses.fields(swept):
+        np.testing.assert_array_equal(getattr(tallied, field.name), getattr(swept, field.name))
+
+
+def test_values_that_cannot_be_tallied_are_not(monkeypatch):
+    counts, groups = made()
+    assert tally_sums(sparse.csr_matrix(counts), groups) is None
+    plain = dataclasses.replace(groups, library=np.ones(N_CELLS))
+    assert tally_sums(sparse.csr_matrix(counts / 2), plain) is None
+    counts[0, 0] = 2.0**31
+    assert tally_sums(sparse.csr_matrix(counts), plain) is None
+    assert_scipys(rank_sums(sparse.csr_matrix(counts), plain), counts.astype(np.float64), plain)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
