@@ -1,7 +1,7 @@
 """Rank-sum tests of a matrix in memory, ours and the peers': ``python -m ... NAME VALUES SCREEN``.
 
 VALUES is ``counts``, ranked as they are, or ``normalised`` (10,000 a cell, float32). Each is compiled on a
-small piece first, then measured. "Ours, from counts" ranks what the others get normalised, and forms it itself.
+small piece first, then measured. "Ours, from counts" forms what the others are given normalised by itself.
 """
 
 from __future__ import annotations
