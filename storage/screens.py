@@ -9,6 +9,10 @@ never touched again, so ingest needs one tile in memory; a block of genes is rea
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -179,7 +183,8 @@ class Screen:
         for tile, offset in enumerate(self._tile_offsets[:-1]):
             starts = self._starts[tile, first : last + 1]
             values = slice(int(starts[0]), int(starts[-1]))
-            piece = self._gaps[values], self._counts[values]
+            with _system_errors():
+                piece = self._gaps[values], self._counts[values]
             _join_tile(starts - starts[0], *piece, offset, cursor, cells, counts)
         return GeneBlock(first, total, cells, counts)
 
@@ -225,8 +230,21 @@ class _Appender:
 
     def _write(self, values: np.ndarray) -> None:
         self._array.resize((self._written + len(values),))
-        self._array[self._written :] = values
+        with _system_errors():
+            self._array[self._written :] = values
         self._written += len(values)
+
+
+@contextlib.contextmanager
+def _system_errors() -> Iterator[None]:
+    """Raise what zarrs calls a RuntimeError with "os error 28" in its text as the system's error it is."""
+    try:
+        yield
+    except RuntimeError as error:
+        if found := re.search(r"\(os error (\d+)\)", str(error)):
+            number = int(found.group(1))
+            raise OSError(number, os.strerror(number)) from error
+        raise
 
 
 @njit(cache=True, nogil=True)

@@ -95,6 +95,21 @@ def run_blocks(
     return BlockLedger(len(units), skipped, done)
 
 
+@dataclass(frozen=True)
+class BlockFile:
+    """A finished block's array, opened anew each time it is indexed.
+
+    Pages of a mapped file that were looked at count as the process's memory until the mapping goes, and a
+    table is put together from all blocks of a screen.
+    """
+
+    path: Path
+    shape: tuple[int | None, ...]
+
+    def __getitem__(self, key) -> np.ndarray:
+        return read_block(self.path, self.shape)[key]
+
+
 def write_block(target: str | Path, values: np.ndarray) -> None:
     """Write a block's array, atomically."""
     with atomic_path(target) as temporary, temporary.open("wb") as handle:

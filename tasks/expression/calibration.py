@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
@@ -20,23 +21,36 @@ def null_summary(null_tests: pd.DataFrame, *, fdr: float, min_log2_fold_change: 
     """What the test says of false perturbations, where every call is wrong."""
     calls = called(null_tests, fdr=fdr, min_log2_fold_change=min_log2_fold_change)
     # A gene that no cell expresses has p = 1 by definition and says nothing about calibration.
-    expressed = (null_tests["mean_pert"] + null_tests["mean_control"]) > 0
+    tested = (null_tests["mean_pert"] + null_tests["mean_control"] > 0) & null_tests["p_value"].notna()
     return {
         "null_perturbations": int(null_tests["pert"].nunique()),
-        "null_tests": int(expressed.sum()),
-        "null_share_p_below_05": float((null_tests["p_value"][expressed] < 0.05).mean()),
+        "null_tests": int(tested.sum()),
+        "null_share_p_below_05": float((null_tests["p_value"][tested] < 0.05).mean()),
         "null_de_calls": int(calls.sum()),
         "null_de_calls_per_perturbation": float(calls.sum() / null_tests["pert"].nunique()),
     }
 
 
+def hidden_effects(labels: pd.DataFrame, truth: pd.DataFrame, *, least: float) -> float:
+    """Share of the pairs labelled 0 with a planted |log2 fold change| of at least ``least``."""
+    zeros = labels.loc[labels["label"] == 0, ["pert", "gene"]].merge(truth, on=["pert", "gene"], how="left")
+    effect = zeros["true_log2_fold_change"].fillna(0).abs()
+    return float(((effect > 0) & (effect >= least)).mean()) if len(effect) else np.nan
+
+
 def check_against_truth(
-    tests: pd.DataFrame, truth: pd.DataFrame, *, fdr: float, min_log2_fold_change: float
+    tests: Iterable[tuple[str, pd.DataFrame]],
+    truth: pd.DataFrame,
+    *,
+    fdr: float,
+    min_log2_fold_change: float,
 ) -> pd.DataFrame:
     """Hold calls against a simulated screen's planted effects.
 
     Parameters
     ----------
+    tests
+        Each perturbation's name and DE tests (``gene, log2_fold_change, p_adj``), one after the other.
     truth
         ``pert, gene, true_log2_fold_change``: the planted effects; a pair not listed has none.
 
@@ -46,21 +60,26 @@ def check_against_truth(
         ``group`` ('all', then bins of true |log2 fold change|), ``n_true``, ``n_called``,
         ``false_discovery_rate`` (all only) and ``power``.
     """
-    columns = ["pert", "gene", "log2_fold_change", "p_adj"]
-    tests = tests[columns].astype({"pert": str, "gene": str})
-    tests = tests.assign(called=called(tests, fdr=fdr, min_log2_fold_change=min_log2_fold_change))
-    joined = tests.merge(truth, on=["pert", "gene"], how="left", validate="one_to_one")
-    effect = joined["true_log2_fold_change"].fillna(0).abs()
-    calls, true = joined["called"], effect > 0
-    n_called = int(calls.sum())
-    rate = float((calls & ~true).sum() / n_called) if n_called else np.nan
-    rows = [("all", int(true.sum()), n_called, rate, _share(calls, true))]
-    for low, high in pairwise(EFFECT_BINS):
-        inside = (effect > low) & (effect <= high)
-        name = f"{low:g}-{high:g}" if np.isfinite(high) else f"above {low:g}"
-        rows.append((name, int(inside.sum()), int((calls & inside).sum()), np.nan, _share(calls, inside)))
-    return pd.DataFrame(rows, columns=["group", "n_true", "n_called", "false_discovery_rate", "power"])
-
-
-def _share(calls: pd.Series, among: pd.Series) -> float:
-    return float(calls[among].mean()) if among.any() else np.nan
+    effects = truth.set_index("gene")["true_log2_fold_change"].groupby(truth["pert"].to_numpy())
+    planted = {str(name): rows for name, rows in effects}
+    bins = [(0.0, np.inf), *pairwise(EFFECT_BINS)]
+    true, found = np.zeros(len(bins), np.int64), np.zeros(len(bins), np.int64)
+    n_called = 0
+    for name, rows in tests:
+        calls = called(rows, fdr=fdr, min_log2_fold_change=min_log2_fold_change)
+        effect = np.zeros(len(rows))
+        if name in planted:
+            effect = rows["gene"].astype(str).map(planted[name]).fillna(0).abs().to_numpy()
+        n_called += int(calls.sum())
+        for index, (low, high) in enumerate(bins):
+            inside = (effect > low) & (effect <= high)
+            true[index] += inside.sum()
+            found[index] += (calls & inside).sum()
+    with np.errstate(invalid="ignore"):
+        power = found / true
+    names = [f"{low:g}-{high:g}" if np.isfinite(high) else f"above {low:g}" for low, high in bins]
+    table = pd.DataFrame({"group": ["all", *names[1:]], "n_true": true, "n_called": found})
+    table.loc[0, "n_called"] = n_called
+    table["false_discovery_rate"] = np.nan
+    table.loc[0, "false_discovery_rate"] = (n_called - found[0]) / n_called if n_called else np.nan
+    return table.assign(power=power)

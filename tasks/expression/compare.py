@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from distributed import Client
-from statsmodels.stats.multitest import multipletests
 
 from storage.atomic import atomic_path
 from storage.screens import Screen
@@ -17,16 +17,24 @@ from storage.tables import recipe_metadata
 from tasks.expression.blocks import (
     FIELDS,
     MEAN_SCALE,
+    BlockFile,
     BlockLedger,
     block_id,
     compare_block,
-    read_block,
     run_blocks,
 )
+from tasks.expression.false_discovery import AdjustOverAll, adjust_within
+from tasks.expression.gene_filters import NO_FILTERS, GeneFilters, count_block
 from tasks.expression.groups import CellGroups
+from tasks.expression.negative_binomial import REGRESSION_FIELDS, regression_block
+from tasks.expression.paired import PAIRED_FIELDS, paired_block
+from tasks.expression.profiles import PseudobulkDesign
+from tasks.expression.results import PairedResults, RankSumResults, RegressionResults, Results
 
 #: Perturbations handled at once when the table is put together.
-ROWS_AT_ONCE = 64
+ROWS_AT_ONCE = 32
+#: Columns of few values are worth a dictionary; trying one on p-values costs time and gains nothing.
+PARQUET = {"compression": "zstd", "use_dictionary": ["pert", "gene", "n_pert", "n_control", "mean_control"]}
 
 
 def compare_expression(
@@ -37,6 +45,9 @@ def compare_expression(
     *,
     client: Client,
     recipe: Mapping,
+    pseudobulk: PseudobulkDesign | None = None,
+    filters: GeneFilters = NO_FILTERS,
+    fdr_scope: str = "within",
     normalise: str = "library",
     pseudocount: float = 0.1,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -47,64 +58,166 @@ def compare_expression(
     ----------
     store
         Screen store, readable by the workers.
+    groups
+        Compared by the rank-sum test, within ``groups.stratum`` where that is set.
     blocks_folder
         Where finished blocks lie, and are found again after an interruption.
     table
         Parquet to write: ``pert, gene, n_pert, n_control, mean_pert, mean_control, log2_fold_change,
         u_statistic, p_value, p_adj, log10_p_value``, sorted by perturbation, genes in the screen's order.
         Means are UMIs per 10,000 (``normalise="library"``) or plain UMIs, over all cells of the group;
-        ``log2_fold_change = log2((mean_pert + c) / (mean_control + c))`` with ``c = pseudocount``;
-        ``p_adj`` is Benjamini-Hochberg within a perturbation.
+        ``log2_fold_change = log2((mean_pert + c) / (mean_control + c))`` with ``c = pseudocount``, whatever
+        the test; ``u_statistic`` is U of the rank-sum tests and t of the pseudobulk tests. Pairs that were
+        not tested have null there and in all p-values.
+    pseudobulk
+        Profiles to be compared in place of cells.
+    filters
+        Genes that fail are not tested, and not counted when p-values are adjusted.
+    fdr_scope
+        Benjamini-Hochberg ``within`` each perturbation, or over ``all`` tests of the table.
 
     Returns
     -------
     int, BlockLedger
-        Number of tests, and the blocks requested, skipped and done.
+        Number of rows, and the blocks requested, skipped and done.
     """
     screen = Screen(store)
+    blocks = _Blocks(store, screen, blocks_folder, client, progress)
     scale = MEAN_SCALE if normalise == "library" else 1.0
-    spans = screen.gene_blocks()
-    n_rows = len(groups.sizes)
     shared = client.scatter(groups, broadcast=True, hash=False)
-    units = []
-    for index, (first, last) in enumerate(spans):
-        target = blocks_folder / f"{block_id(index)}.npy"
-        shape = (len(FIELDS), n_rows, last - first)
-        units.append((target, shape, (str(store), str(target), first, last, shared, scale)))
-    ledger = run_blocks(client, compare_block, units, progress=progress)
-    blocks = [read_block(target, shape) for target, shape, _ in units]
-    _write_tests(table, groups, screen.genes, blocks, recipe, pseudocount)
-    return (n_rows - 1) * screen.n_genes, ledger
+    measured = _Measured(groups.sizes, screen.n_genes, filters, ())
+    if filters.active:
+        measured.counts = blocks.run("counts", count_block, (2, len(groups.sizes)), lambda *_: (shared,))
+    if pseudobulk is None:
+        shape = (len(FIELDS), len(groups.sizes))
+        done = blocks.run("", compare_block, shape, lambda *_: (shared, scale))
+        results: Results = RankSumResults(done)
+    else:
+        results = _pseudobulk(blocks, groups, shared, pseudobulk, measured, scale)
+    _write_tests(table, groups, screen.genes, results, measured, fdr_scope, recipe, pseudocount)
+    return (len(groups.sizes) - 1) * screen.n_genes, blocks.ledger
 
 
-def _write_tests(table: Path, groups: CellGroups, genes, blocks, recipe: Mapping, pseudocount: float) -> None:
-    mean_control = np.concatenate([block[3, -1] for block in blocks])
+def untested(table: Path | str) -> int:
+    """Rows of a table of tests that have no p-value, from the file's statistics alone."""
+    metadata = pq.ParquetFile(table).metadata
+    place = metadata.schema.names.index("p_value")
+    groups = (metadata.row_group(index).column(place) for index in range(metadata.num_row_groups))
+    return sum(column.statistics.null_count for column in groups)
+
+
+class _Blocks:
+    """Runs functions over a screen's gene blocks and keeps one ledger of them all."""
+
+    def __init__(self, store: Path, screen: Screen, folder: Path, client: Client, progress):
+        self.spans, self.client, self.ledger = screen.gene_blocks(), client, BlockLedger(0, 0, 0)
+        self._store, self._folder, self._progress = store, folder, progress
+
+    def run(
+        self,
+        kind: str,
+        function: Callable[..., str],
+        shape: tuple[int, int],
+        arguments: Callable[[int, int], tuple],
+    ) -> list[BlockFile]:
+        """Run ``function(store, target, first, last, *arguments(first, last))`` on every block.
+
+        Gives the blocks' files, of an array ``(*shape, n_genes)`` each.
+        """
+        units = []
+        for index, (first, last) in enumerate(self.spans):
+            target = self._folder / kind / f"{block_id(index)}.npy"
+            call = (str(self._store), str(target), first, last, *arguments(first, last))
+            units.append((target, (*shape, last - first), call))
+        done = run_blocks(self.client, function, units, progress=self._progress)
+        sums = (getattr(self.ledger, part) + getattr(done, part) for part in ("requested", "skipped", "done"))
+        self.ledger = BlockLedger(*sums)
+        return [BlockFile(target, whole) for target, whole, _ in units]
+
+
+@dataclass
+class _Measured:
+    """Which pairs pass the filters; ``counts`` are the blocks of `count_block`, none without filters."""
+
+    sizes: np.ndarray
+    n_genes: int
+    filters: GeneFilters
+    counts: Sequence[BlockFile]
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        if not self.counts:
+            return np.ones((len(rows), self.n_genes), bool)
+        return np.concatenate(
+            [self.filters.passed(counts, self.sizes, rows) for counts in self.counts], axis=1
+        )
+
+
+def _pseudobulk(
+    blocks: _Blocks, groups: CellGroups, shared, design: PseudobulkDesign, measured: _Measured, scale: float
+) -> Results:
+    """Paired differences, and for the regression its own blocks, told the shift in composition they show."""
+    pairs = blocks.client.scatter(design.paired, broadcast=True, hash=False)
+    common = (shared, pairs, design.min_profile_umis, scale)
+    shape = (len(PAIRED_FIELDS), len(groups.sizes))
+    paired = PairedResults(blocks.run("", paired_block, shape, lambda *_: common))
+    if design.regressed is None:
+        return paired
+    profiles = blocks.client.scatter(design.regressed, broadcast=True, hash=False)
+    rows = np.arange(len(groups.names))
+    shifts, passed = np.zeros(len(rows)), np.zeros((len(rows), measured.n_genes), bool)
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        some = rows[start : start + ROWS_AT_ONCE]
+        passed[some] = measured(some)
+        shifts[some] = paired.shifts(some, passed[some])
+
+    def arguments(first: int, last: int) -> tuple:
+        return profiles, shifts, passed[:, first:last], design.min_profile_umis
+
+    shape = (len(REGRESSION_FIELDS), len(rows))
+    return RegressionResults(blocks.run("regressions", regression_block, shape, arguments), paired)
+
+
+def _write_tests(
+    table: Path,
+    groups: CellGroups,
+    genes: np.ndarray,
+    results: Results,
+    measured: _Measured,
+    fdr_scope: str,
+    recipe: Mapping,
+    pseudocount: float,
+) -> None:
+    mean_control = results.means([-1])[0]
     schema = _schema().with_metadata(recipe_metadata(recipe))
     order = np.argsort(np.array(groups.names, dtype=object), kind="stable")
-    with atomic_path(table) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+
+    def parts() -> Iterator[tuple]:
         for start in range(0, len(order), ROWS_AT_ONCE):
             rows = order[start : start + ROWS_AT_ONCE]
-            u, p_value, log10_p, mean = (
-                np.concatenate([block[field][rows] for block in blocks], axis=1)
-                for field in range(len(FIELDS))
-            )
-            fold = np.log2((mean + pseudocount) / (mean_control + pseudocount))
-            adjusted = np.stack([multipletests(row, method="fdr_bh")[1] for row in p_value])
-            shape = p_value.shape
+            yield rows, results.tests(rows, measured(rows))
+
+    adjust = adjust_within
+    if fdr_scope == "all":
+        adjust = AdjustOverAll((tests.p_value for _, tests in parts()), len(order) * len(genes))
+    with atomic_path(table) as temporary, pq.ParquetWriter(temporary, schema, **PARQUET) as writer:
+        for rows, tests in parts():
+            mean = results.means(rows)
+            shape = mean.shape
             columns = [
                 _repeated([groups.names[row] for row in rows], np.repeat(np.arange(shape[0]), shape[1])),
                 _repeated(genes, np.tile(np.arange(shape[1]), shape[0])),
                 np.repeat(groups.sizes[rows], shape[1]),
-                np.full(u.size, groups.sizes[-1]),
+                np.full(mean.size, groups.sizes[-1]),
                 mean.ravel(),
                 np.tile(mean_control, shape[0]),
-                fold.ravel(),
-                u.ravel(),
-                p_value.ravel(),
-                adjusted.ravel(),
-                log10_p.ravel(),
+                np.log2((mean + pseudocount) / (mean_control + pseudocount)).ravel(),
+                tests.statistic.ravel(),
+                tests.p_value.ravel(),
+                adjust(tests.p_value).ravel(),
+                tests.log10_p_value.ravel(),
             ]
-            arrays = [pa.array(c) if isinstance(c, np.ndarray) else c for c in columns]
+            # What was not tested is null in the file, not NaN.
+            arrays = [pa.array(c, from_pandas=True) if isinstance(c, np.ndarray) else c for c in columns]
             writer.write_table(pa.table(arrays, schema=schema))
 
 

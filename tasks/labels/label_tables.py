@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,9 @@ class LabelTables:
     de, dir
         Label 1 = differentially expressed; label 1 = up, 0 = down.
     counts
-        ``perturbation, n_up, n_down`` (all DE genes, before the cap) and ``split`` ('' where not labelled).
+        ``perturbation, n_up, n_down`` (all DE genes, before the cap), ``n_not_de`` (pairs that may be 0),
+        ``n_uncertain`` (neither), ``n_unmeasured`` (not DE, and the test could not have seen it), and
+        ``split`` ('' where not labelled). The perturbed gene itself is in none of them.
     """
 
     de: pd.DataFrame
@@ -29,26 +32,34 @@ class LabelTables:
 
 
 def make_labels(
-    tests: pd.DataFrame,
+    tests: Iterable[tuple[str, pd.DataFrame]],
     *,
     fdr: float = 0.05,
     min_log2_fold_change: float = 0.1,
     negative_min_p: float = 0.1,
+    detectable: float = 0.0,
     max_positives: int = 20,
     positives_by: str = "strongest",
     negatives: int = 75,
     max_without_de: int = 100,
     test_share: float = 0.25,
     seed: int = 0,
+    split: Mapping[str, str] | None = None,
 ) -> LabelTables:
-    """Apply the label rule to a table of DE tests.
+    """Apply the label rule to DE tests, one perturbation after the other.
 
     Parameters
     ----------
+    tests
+        Each perturbation's name and tests: ``gene, log2_fold_change, p_value, p_adj, log10_p_value`` and,
+        with ``detectable``, ``detectable_log2_fold_change``. A missing p-value is a pair that was not tested.
     fdr, min_log2_fold_change
         A pair is 1 when its adjusted p is below ``fdr`` and its |log2 fold change| reaches the minimum.
     negative_min_p
         Only pairs with an unadjusted p of at least this may be drawn as 0; what lies between is left out.
+    detectable
+        Only pairs in which the test would have found a change of this |log2 fold change| may be drawn as 0;
+        0 does not ask.
     max_positives
         At most so many positives a perturbation: the ``strongest`` by p-value, or drawn at ``random``.
     negatives
@@ -59,31 +70,75 @@ def make_labels(
         Share of perturbations in the test split; both sides get similar numbers of DE genes.
     seed
         Draws depend on the seed and the perturbation's name only, not on the order of rows.
+    split
+        The side of each perturbation where it is settled already; one that is not listed is left out.
 
     Raises
     ------
     InputError
-        If there are too few perturbations to split.
+        If there are too few perturbations with labels to split.
     """
-    tests = tests.astype({"pert": str, "gene": str})
-    tests = tests[tests["pert"] != tests["gene"]]
-    tests = tests.assign(called=called(tests, fdr=fdr, min_log2_fold_change=min_log2_fold_change))
     parts, counts = [], []
-    for name, rows in tests.groupby("pert", sort=True):
+    for name, rows in tests:
+        kinds = _kinds(name, rows, fdr, min_log2_fold_change, negative_min_p, detectable)
         rng = np.random.default_rng([seed, *name.encode()])
-        positives = rows[rows["called"]].sort_values(["log10_p_value", "gene"], kind="stable")
+        positives = kinds["positive"].sort_values(["log10_p_value", "gene"], kind="stable")
         up = int((positives["log2_fold_change"] > 0).sum())
-        counts.append((name, up, len(positives) - up))
+        down = len(positives) - up
         if len(positives) > max_positives:
             positives = _cap(positives, max_positives, positives_by, rng)
-        pool = rows[~rows["called"] & (rows["p_value"] >= negative_min_p)].sort_values("gene", kind="stable")
+        pool = kinds["negative"].sort_values("gene", kind="stable")
         drawn = pool.iloc[np.sort(rng.choice(len(pool), min(negatives, len(pool)), replace=False))]
-        parts.append(pd.concat([positives.assign(label=1), drawn.assign(label=0)]))
-    counts = pd.DataFrame(counts, columns=["perturbation", "n_up", "n_down"])
-    counts["split"] = split_perturbations(
-        counts, max_without_de=max_without_de, test_share=test_share, seed=seed
-    )
-    return _tables(pd.concat(parts), counts)
+        pairs = pd.concat([positives.assign(label=1), drawn.assign(label=0)])
+        parts.append(pairs[["gene", "label", "log2_fold_change"]].assign(pert=name))
+        counts.append(
+            (name, up, down, len(pool), *map(len, (kinds["uncertain"], kinds["unmeasured"], pairs)))
+        )
+    names = ["perturbation", "n_up", "n_down", "n_not_de", "n_uncertain", "n_unmeasured", "n_pairs"]
+    counts = pd.DataFrame(counts, columns=names).sort_values("perturbation", ignore_index=True)
+    if split is None:
+        counts["split"] = _split_labelled(
+            counts, max_without_de=max_without_de, test_share=test_share, seed=seed
+        )
+    else:
+        counts["split"] = counts["perturbation"].map(split).fillna("")
+    return _tables(pd.concat(parts), counts.drop(columns="n_pairs"))
+
+
+def _split_labelled(counts: pd.DataFrame, **how) -> np.ndarray:
+    """Split the perturbations that have pairs at all."""
+    labelled = (counts["n_pairs"] > 0).to_numpy()
+    split = np.full(len(counts), "", dtype=object)
+    try:
+        split[labelled] = split_perturbations(counts[labelled], **how)
+    except InputError as error:
+        if labelled.all():
+            raise
+        unseen = (
+            f"{int((~labelled).sum())} of {len(counts)} perturbations have no DE gene, and none measured "
+            "well enough to be called not DE; raise --detectable (0: do not ask)"
+        )
+        raise InputError(error.subject, [*error.problems, unseen]) from error
+    return split
+
+
+def _kinds(
+    name: str, rows: pd.DataFrame, fdr: float, fold: float, min_p: float, detectable: float
+) -> dict[str, pd.DataFrame]:
+    """A perturbation's pairs, without its own gene, by what may be said of them."""
+    rows = rows.astype({"gene": str})
+    rows = rows[rows["gene"] != name]
+    positive = called(rows, fdr=fdr, min_log2_fold_change=fold)
+    seen = rows["p_value"].notna().to_numpy()
+    if detectable:
+        seen &= (rows["detectable_log2_fold_change"] <= detectable).to_numpy()
+    likely_not = (rows["p_value"] >= min_p).to_numpy()
+    return {
+        "positive": rows[positive],
+        "negative": rows[~positive & seen & likely_not],
+        "uncertain": rows[~positive & seen & ~likely_not],
+        "unmeasured": rows[~positive & ~seen],
+    }
 
 
 def split_perturbations(

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.expression.calibration import called, check_against_truth, null_summary
+from tasks.expression.calibration import called, check_against_truth, hidden_effects, null_summary
 
 RULE = {"fdr": 0.05, "min_log2_fold_change": 0.25}
 
@@ -23,6 +23,10 @@ def made_up(seed=0, n=400):
             "p_adj": np.minimum(1, p_value * 5),
         }
     )
+
+
+def by_perturbation(tests):
+    return tests.astype({"pert": str}).groupby("pert")
 
 
 def test_a_call_needs_both_the_adjusted_p_and_the_fold_change():
@@ -52,7 +56,7 @@ def test_realised_fdr_and_power_are_counted_by_hand():
     pairs = tests[["pert", "gene"]].astype(str)
     truth = pairs.sample(90, random_state=0).assign(true_log2_fold_change=rng.normal(0, 0.8, 90))
     planted = {(row.pert, row.gene): abs(row.true_log2_fold_change) for row in truth.itertuples()}
-    table = check_against_truth(tests, truth, **RULE).set_index("group")
+    table = check_against_truth(by_perturbation(tests), truth, **RULE).set_index("group")
     calls = {
         (row.pert, row.gene)
         for row in tests.itertuples()
@@ -77,7 +81,17 @@ def test_realised_fdr_and_power_are_counted_by_hand():
 def test_without_a_call_or_an_effect_the_shares_are_unknown_not_zero():
     tests = made_up().assign(p_adj=1.0)
     truth = pd.DataFrame({"pert": ["P0"], "gene": ["elsewhere"], "true_log2_fold_change": [1.0]})
-    table = check_against_truth(tests, truth, **RULE).set_index("group")
+    table = check_against_truth(by_perturbation(tests), truth, **RULE).set_index("group")
     assert np.isnan(table.loc["all", "false_discovery_rate"])
     assert np.isnan(table.loc["all", "power"])
     assert table.loc["all", ["n_true", "n_called"]].tolist() == [0, 0]
+
+
+def test_hidden_effects_are_counted_among_zeros_only():
+    labels = pd.DataFrame({"pert": list("aaab"), "gene": list("xyzx"), "label": [0, 0, 1, 0]})
+    truth = pd.DataFrame(
+        {"pert": list("aaa"), "gene": list("xyz"), "true_log2_fold_change": [-1.0, 0.4, 3.0]}
+    )
+    assert hidden_effects(labels, truth, least=0.0) == pytest.approx(2 / 3)
+    assert hidden_effects(labels, truth, least=1.0) == pytest.approx(1 / 3)
+    assert np.isnan(hidden_effects(labels.head(0), truth, least=1.0))

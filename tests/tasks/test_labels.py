@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from storage.errors import InputError
-from tasks.labels.label_tables import make_labels, split_perturbations
+from tasks.labels import label_tables
+from tasks.labels.label_tables import split_perturbations
 
 
 def made_up_tests(n_perturbations=24, n_genes=60, *, seed=0, strong=0.3):
@@ -26,6 +27,10 @@ def made_up_tests(n_perturbations=24, n_genes=60, *, seed=0, strong=0.3):
             "log10_p_value": np.log10(p_value),
         }
     )
+
+
+def make_labels(tests, **rule):
+    return label_tables.make_labels(tests.astype({"pert": str}).groupby("pert"), **rule)
 
 
 def plain(tests):
@@ -189,6 +194,63 @@ def test_too_few_perturbations_to_split_are_said_to_be(n, share, least):
     tests = tests[tests["pert"].isin([f"G{i}" for i in range(n)])]
     with pytest.raises(InputError, match=f"{n} perturbations are too few .* at least {least} are needed"):
         make_labels(tests, test_share=share)
+
+
+def test_a_pair_is_0_only_where_the_test_could_have_seen_an_effect():
+    tests = plain(made_up_tests())
+    rng = np.random.default_rng(5)
+    tests["detectable_log2_fold_change"] = np.where(
+        rng.random(len(tests)) < 0.1, np.inf, rng.gamma(3, 0.4, len(tests))
+    )
+    tests.loc[rng.random(len(tests)) < 0.1, ["p_value", "p_adj", "log10_p_value"]] = np.nan
+    made = make_labels(tests, detectable=1.2, negatives=1000, **RULE)
+    tests["called"] = (tests["p_adj"] < 0.05) & (tests["log2_fold_change"].abs() >= 0.3)
+    others = tests[tests["pert"] != tests["gene"]]
+    seen = (others["detectable_log2_fold_change"] <= 1.2) & others["p_value"].notna()
+    may_be_0 = ~others["called"] & seen & (others["p_value"] >= 0.2)
+    zeros = made.de[made.de["label"] == 0]
+    assert set(zip(zeros["pert"], zeros["gene"], strict=True)) == set(
+        zip(others["pert"][may_be_0], others["gene"][may_be_0], strict=True)
+    )
+    counts = made.counts.set_index("perturbation")
+    for column, kind in (
+        ("n_not_de", may_be_0),
+        ("n_uncertain", ~others["called"] & seen & (others["p_value"] < 0.2)),
+        ("n_unmeasured", ~others["called"] & ~seen),
+    ):
+        assert counts[column].to_dict() == kind.groupby(others["pert"]).sum().to_dict()
+        assert counts[column].sum() > 0
+    total = counts[["n_up", "n_down", "n_not_de", "n_uncertain", "n_unmeasured"]].sum(axis=1)
+    assert total.to_dict() == others.groupby("pert").size().to_dict()
+
+
+def test_without_asking_what_could_be_seen_the_tables_are_those_of_old():
+    tests = plain(made_up_tests())
+    asked = tests.assign(detectable_log2_fold_change=np.inf)
+    for name in ("de", "dir", "counts"):
+        frames = [getattr(make_labels(t, **RULE), name) for t in (tests, asked)]
+        pd.testing.assert_frame_equal(*frames)
+
+
+def test_perturbations_of_which_nothing_can_be_said_are_on_no_side():
+    tests = plain(made_up_tests(strong=0.0)).assign(detectable_log2_fold_change=0.5)
+    blind = tests["pert"].isin(["G3", "G4"])
+    tests.loc[blind, "detectable_log2_fold_change"] = np.inf
+    tests["p_adj"] = 1.0
+    made = make_labels(tests, detectable=1.0, **RULE)
+    assert set(made.counts["perturbation"][made.counts["split"] == ""]) == {"G3", "G4"}
+    assert made.de["pert"].nunique() == 22
+    tests["detectable_log2_fold_change"] = np.inf
+    with pytest.raises(InputError, match=r"24 of 24 perturbations have no DE gene.*raise --detectable"):
+        make_labels(tests, detectable=1.0, **RULE)
+
+
+def test_a_split_that_is_settled_is_kept():
+    tests = plain(made_up_tests())
+    split = {f"G{i}": "test" if i % 3 else "train" for i in range(20)} | {"G1": ""}
+    made = make_labels(tests, split=split, **RULE)
+    of_pert = made.de.drop_duplicates("pert").set_index("pert")["split"].to_dict()
+    assert of_pert == {name: side for name, side in split.items() if side}
 
 
 def test_a_perturbation_without_any_allowed_negative_has_positives_only():

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import hmean
 
 from storage.errors import InputError
 from storage.screens import Screen
@@ -45,6 +46,9 @@ def test_counts_and_knock_down_are_those_of_pandas(store, min_cell_umis):
     assert table["perturbation"].tolist() == sorted(perturbed["name"].unique())
     assert table["n_cells"].tolist() == perturbed.groupby("name").size().tolist()
     assert table["n_usable"].tolist() == perturbed.groupby("name")["usable"].sum().tolist()
+    library = pd.Series(arrays()[0].sum(axis=1))[cells["usable"]].groupby(cells["name"])
+    expected = library.apply(hmean)[table["perturbation"]]
+    np.testing.assert_allclose(table["umis_per_cell"], expected, rtol=1e-12)
     assert table["n_guides"].tolist() == perturbed.groupby("name")["guide"].nunique().tolist()
     usable = cells[cells["usable"]]
     for row in table.itertuples():
@@ -80,6 +84,14 @@ def test_perturbations_are_excluded_for_the_reasons_given_and_no_others(store):
     both, _ = check_quality(store, min_cells=10_000, max_target_remaining=0.01)
     reason = both.set_index("perturbation")["reason"]["P2"]
     assert "fewer than 10000; target keeps" in reason
+
+
+def test_the_order_of_cells_changes_no_library_size(tmp_path, store):
+    counts, names, guide = arrays()
+    order = np.random.default_rng(0).permutation(N_CELLS)
+    shuffled = make_store(tmp_path, counts[order], names[order], guide=guide[order])
+    one, other = (check_quality(place)[0]["umis_per_cell"] for place in (store, shuffled))
+    np.testing.assert_array_equal(one, other)
 
 
 def test_a_screen_without_guides_has_no_guide_rows(tmp_path):

@@ -1,0 +1,199 @@
+"""Scores of gene sets in single cells, and their tests against the controls; the unit of work is a set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from distributed import Client
+
+from storage.errors import InputError
+from storage.screens import Screen
+from tasks.expression.blocks import BlockLedger, read_block, run_blocks, write_block
+from tasks.expression.dense_ranks import rank_sums, stratified_rank_sums
+from tasks.expression.false_discovery import adjust_within
+from tasks.expression.groups import CellGroups
+from tasks.expression.p_values import rank_sum_p, stratified_p
+
+#: What a set's file holds for each group, in this order; of the last, the first place only is used.
+FIELDS = ("u_statistic", "p_value", "log10_p_value", "mean", "umis")
+
+
+def measured_sets(sets: Mapping[str, Sequence[str]], screen: Screen, *, min_genes: int = 5) -> pd.DataFrame:
+    """Which sets have enough genes in a screen.
+
+    Returns
+    -------
+    DataFrame
+        A row a set: ``gene_set, n_genes, n_measured, missing`` (symbols not in the screen or without any
+        UMI, with commas between) ``, status`` (``kept`` or ``excluded``) ``, reason``.
+
+    Raises
+    ------
+    InputError
+        If no set has ``min_genes`` measured genes; every set is named.
+    """
+    measured = set(screen.genes[screen.values_per_gene > 0])
+    rows = []
+    for name, symbols in sets.items():
+        found = [symbol for symbol in symbols if symbol in measured]
+        missing = ", ".join(symbol for symbol in symbols if symbol not in measured)
+        few = f"{len(found)} of {len(symbols)} genes measured, fewer than {min_genes}"
+        reason = few if len(found) < min_genes else ""
+        rows.append((name, len(symbols), len(found), missing, "excluded" if reason else "kept", reason))
+    columns = ["gene_set", "n_genes", "n_measured", "missing", "status", "reason"]
+    table = pd.DataFrame(rows, columns=columns)
+    if (table["status"] == "excluded").all():
+        problems = [f"set '{row.gene_set}': {row.reason}" for row in table.itertuples()]
+        problems[-1] += (
+            f"; the screen's genes are named like {', '.join(map(str, screen.genes[:3]))} (--gene-key names "
+            "another column), --min-set-genes lowers the number needed"
+        )
+        raise InputError("gene sets", problems)
+    return table
+
+
+@dataclass(frozen=True)
+class SetTests:
+    """Tests of gene-set scores.
+
+    Attributes
+    ----------
+    tests, null_tests
+        As the tests of genes, with the set's name as ``gene``; null tests None without false perturbations.
+    umis
+        Float64 (n_sets,): UMIs a cell with which a gene's relative counting error is that of the score.
+    """
+
+    tests: pd.DataFrame
+    null_tests: pd.DataFrame | None
+    umis: np.ndarray
+
+
+def compare_gene_sets(
+    store: Path,
+    sets: Mapping[str, Sequence[str]],
+    groups: CellGroups,
+    false: CellGroups | None,
+    blocks_folder: Path,
+    *,
+    client: Client,
+    pseudocount: float = 0.1,
+    adjust: Callable[[np.ndarray], np.ndarray] = adjust_within,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[SetTests, BlockLedger]:
+    """Test the score of every set in every group against the controls.
+
+    The score of a set in a cell is the mean over its measured genes of the z-score of UMI count / library
+    size (by the controls' mean and standard deviation), moved and scaled so that the controls' mean score is
+    1: 1.3 is 30 % more of the set, each gene weighing as much as it is certain. Ranks, U and p are those of
+    the mean z-score itself.
+
+    Parameters
+    ----------
+    sets
+        Sets to be tested, by name; symbols that are not in the screen are left out.
+    groups, false
+        The groups tested, and false perturbations made of control cells.
+    adjust
+        Makes adjusted p-values (n_groups, n_sets) from p-values.
+
+    Returns
+    -------
+    SetTests, BlockLedger
+        ``log2_fold_change = log2((mean_pert + c) / (mean_control + c))`` of mean scores.
+    """
+    screen = Screen(store)
+    position = {gene: index for index, gene in enumerate(screen.genes)}
+    shared = client.scatter([groups, false], broadcast=True, hash=False)
+    n_rows = len(groups.sizes) + (0 if false is None else len(false.sizes))
+    units = []
+    for index, symbols in enumerate(sets.values()):
+        file = blocks_folder / f"set-{index:04d}.npy"
+        # In the order of names, so that the order of genes in the screen changes no bit of a sum.
+        genes = [position[symbol] for symbol in sorted(symbols) if symbol in position]
+        units.append((file, (len(FIELDS), n_rows), (str(store), str(file), np.array(genes), *shared)))
+    ledger = run_blocks(client, score_set, units, progress=progress)
+    blocks = np.stack([read_block(file, shape) for file, shape, _ in units], axis=2)
+    n = len(groups.sizes)
+    how = {"names": list(sets), "pseudocount": pseudocount, "adjust": adjust}
+    null = None if false is None else _table(blocks[:, n:], false, **how)
+    return SetTests(_table(blocks[:, :n], groups, **how), null, blocks[4, 0]), ledger
+
+
+def score_set(
+    store: str, target: str, genes: np.ndarray, groups: CellGroups, false: CellGroups | None
+) -> str:
+    """Score and test one set; writes float64 (5, rows of both groupings), fields as in `FIELDS`."""
+    score = set_score(Screen(store), genes, groups)
+    parts = [_tested(score, one) for one in (groups, false) if one is not None]
+    result = np.concatenate(parts, axis=1)
+    result[4, 0] = 1 / np.sort(score[groups.group == len(groups.names)]).var(ddof=1)
+    write_block(target, result)
+    return target
+
+
+def set_score(screen: Screen, genes: Sequence[int], groups: CellGroups) -> np.ndarray:
+    """Score of a set in every cell, float64 (n_cells,); NaN where the controls show none of its genes.
+
+    Genes are read one by one, so memory is a few values a cell whatever the size of the set. Those that the
+    controls do not show cannot be standardised and are left out.
+    """
+    control = groups.group == len(groups.names)
+    n_controls = int(control.sum())
+    score, centre = np.zeros(screen.n_cells), 0.0
+    for gene in genes:
+        block = screen.read_genes(int(gene), int(gene) + 1)
+        value = block.counts / groups.library[block.cells]
+        # Sorted, so that the order of cells changes no bit.
+        seen = np.sort(value[control[block.cells]])
+        mean = seen.sum() / n_controls
+        squares = ((seen - mean) ** 2).sum() + (n_controls - len(seen)) * mean**2
+        if squares > 0:
+            deviation = np.sqrt(squares / (n_controls - 1))
+            score[block.cells] += value / deviation
+            centre += mean / deviation
+    return score / centre if centre else np.full(screen.n_cells, np.nan)
+
+
+def _tested(score: np.ndarray, groups: CellGroups) -> np.ndarray:
+    n, sizes = len(groups.names), groups.sizes
+    result = np.full((len(FIELDS), n + 1), np.nan)
+    if np.isnan(score).any():
+        return result
+    if groups.stratum is None:
+        u, ties, totals = rank_sums(score, groups.group, n)
+        p_value, log10_p = rank_sum_p(u, ties, sizes[:-1], sizes[-1])
+    else:
+        u, z, totals = stratified_rank_sums(score, groups.group, groups.stratum, groups.sizes_by_stratum())
+        p_value, log10_p = stratified_p(z)
+    result[:3, :-1] = u, p_value, log10_p
+    result[3] = totals / np.maximum(sizes, 1)
+    return result
+
+
+def _table(
+    blocks: np.ndarray, groups: CellGroups, *, names: list[str], pseudocount: float, adjust: Callable
+) -> pd.DataFrame:
+    """The tests' table from (5, n_groups + 1, n_sets), by perturbation in the order of names."""
+    order = np.argsort(np.array(groups.names, dtype=object), kind="stable")
+    u, p_value, log10_p, mean = (blocks[field][order] for field in range(4))
+    mean_control = np.broadcast_to(blocks[3, -1], mean.shape)
+    codes = np.repeat(np.arange(len(order)), len(names))
+    columns = {
+        "pert": pd.Categorical.from_codes(codes, [groups.names[row] for row in order]),
+        "gene": pd.Categorical.from_codes(np.tile(np.arange(len(names)), len(order)), names),
+        "n_pert": np.repeat(groups.sizes[order], len(names)),
+        "n_control": np.full(u.size, groups.sizes[-1]),
+        "mean_pert": mean.ravel(),
+        "mean_control": mean_control.ravel(),
+        "log2_fold_change": np.log2((mean + pseudocount) / (mean_control + pseudocount)).ravel(),
+        "u_statistic": u.ravel(),
+        "p_value": p_value.ravel(),
+        "p_adj": adjust(p_value).ravel(),
+        "log10_p_value": log10_p.ravel(),
+    }
+    return pd.DataFrame(columns)

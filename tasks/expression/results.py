@@ -1,0 +1,98 @@
+"""The results of finished blocks, read back a few perturbations at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from tasks.expression.blocks import BlockFile
+from tasks.expression.moderation import moderated_t
+
+
+class Tested(NamedTuple):
+    """Some perturbations' tests, float64 (n_rows, n_genes) each; NaN where none was done."""
+
+    statistic: np.ndarray
+    p_value: np.ndarray
+    log10_p_value: np.ndarray
+
+
+class Results(Protocol):
+    """What the table of tests is put together from; rows are perturbations, -1 the controls."""
+
+    def means(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Mean expression of groups, float64 (len(rows), n_genes)."""
+        ...
+
+    def tests(self, rows: np.ndarray, measured: np.ndarray) -> Tested:
+        """Tests of perturbations on the genes that ``measured``, bool (len(rows), n_genes), lets pass."""
+        ...
+
+
+class RankSumResults:
+    """Rank-sum tests, pooled or stratified: done gene by gene, so that blocks hold their p-values."""
+
+    def __init__(self, blocks: Sequence[BlockFile]):
+        self._blocks = blocks
+
+    def means(self, rows) -> np.ndarray:
+        """See `Results`."""
+        return _joined(self._blocks, 3, rows)
+
+    def tests(self, rows, measured) -> Tested:
+        """See `Results`."""
+        return _masked([_joined(self._blocks, field, rows) for field in range(3)], measured)
+
+
+class PairedResults:
+    """Paired differences: a perturbation's genes are needed together to moderate their variances."""
+
+    def __init__(self, blocks: Sequence[BlockFile]):
+        self._blocks = blocks
+        self._spread = _joined(blocks, 0, [-1])[0]
+
+    def means(self, rows) -> np.ndarray:
+        """See `Results`."""
+        return _joined(self._blocks, 4, rows)
+
+    def shifts(self, rows, measured) -> np.ndarray:
+        """Median log2 difference over a perturbation's genes, float64 (len(rows),); 0 without any."""
+        effects = _joined(self._blocks, 0, rows)
+        kept = [values[passed & ~np.isnan(values)] for values, passed in zip(effects, measured, strict=True)]
+        return np.array([np.median(values) if len(values) else 0.0 for values in kept])
+
+    def tests(self, rows, measured) -> Tested:
+        """See `Results`."""
+        fields = np.stack([_joined(self._blocks, field, rows) for field in range(4)], axis=1)
+        tested = [
+            moderated_t(*values, self._spread, measured=passed)
+            for values, passed in zip(fields, measured, strict=True)
+        ]
+        return Tested(*(np.stack(column) for column in zip(*tested, strict=True)))
+
+
+class RegressionResults:
+    """Negative-binomial regressions, with the means from the paired differences' blocks."""
+
+    def __init__(self, blocks: Sequence[BlockFile], paired: PairedResults):
+        self._blocks, self._paired = blocks, paired
+
+    def means(self, rows) -> np.ndarray:
+        """See `Results`."""
+        return self._paired.means(rows)
+
+    def tests(self, rows, measured) -> Tested:
+        """See `Results`."""
+        return _masked([_joined(self._blocks, field, rows) for field in range(3)], measured)
+
+
+def _joined(blocks: Sequence[BlockFile], field: int, rows) -> np.ndarray:
+    return np.concatenate([block[field][rows] for block in blocks], axis=1)
+
+
+def _masked(fields: list[np.ndarray], measured: np.ndarray) -> Tested:
+    for values in fields:
+        values[~measured] = np.nan
+    return Tested(*fields)
