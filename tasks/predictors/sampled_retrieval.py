@@ -99,23 +99,52 @@ def sampled_scores(
     -----
     Where one side is "any", draws are with replacement from all cells of the other side.
     """
-    words = _question_words(perts, genes, seed)
-    pert_names, pert_row = np.unique(perts, return_inverse=True)
-    gene_names, gene_row = np.unique(genes, return_inverse=True)
-    near_pert, same_pert = _near_and_same(pert_names, cells.perts, similarity, neighbours)
-    near_gene, same_gene = _near_and_same(gene_names, cells.genes, similarity, neighbours)
-    sides = {
-        "pert": {"near": near_pert[pert_row], "same": same_pert[pert_row]},
-        "gene": {"near": near_gene[gene_row], "same": same_gene[gene_row]},
-    }
-    drawn = [
-        _draw_cells(cells, sides, category, budget, _mix(words + np.uint64(number)))
-        for number, category in enumerate(CATEGORIES)
-    ]
-    drawn = np.concatenate(drawn, axis=1)
+    sides = sides_of(perts, genes, cells, similarity, neighbours=neighbours)
+    drawn = np.concatenate(draw_observations(perts, genes, cells, sides, budget=budget, seed=seed), axis=1)
     count = (drawn >= 0).sum(axis=1)
     total = np.where(drawn >= 0, cells.outcome[drawn], 0).sum(axis=1)
     return np.where(count > 0, total / np.maximum(count, 1), cells.outcome.mean())
+
+
+def sides_of(
+    perts: np.ndarray, genes: np.ndarray, cells: Cells, similarity: GeneSimilarity, *, neighbours: int
+) -> dict[str, dict[str, np.ndarray]]:
+    """Positions among the observed perturbations and genes that are near to each pair's two, and the same.
+
+    Returns
+    -------
+    dict
+        ``pert`` and ``gene``, each with ``near`` int64 [n_pairs, neighbours] and ``same`` [n_pairs, 1];
+        -1 where there is none.
+    """
+    sides = {}
+    for side, names, known in (("pert", perts, cells.perts), ("gene", genes, cells.genes)):
+        unique, row = np.unique(names, return_inverse=True)
+        near, same = _near_and_same(unique, known, similarity, neighbours)
+        sides[side] = {"near": near[row], "same": same[row]}
+    return sides
+
+
+def draw_observations(
+    perts: np.ndarray,
+    genes: np.ndarray,
+    cells: Cells,
+    sides: dict[str, dict[str, np.ndarray]],
+    *,
+    budget: int,
+    seed: int,
+    categories: tuple | None = None,
+) -> list[np.ndarray]:
+    """Draw up to ``budget`` cells of each category for each pair: int64 [n_pairs, <= budget] each, -1 = none.
+
+    ``categories`` are `CATEGORIES` unless given.
+    The pair's two names, the category's number and ``seed`` settle every draw.
+    """
+    words = _question_words(perts, genes, seed)
+    return [
+        _draw_cells(cells, sides, category, budget, _mix(words + np.uint64(number)))
+        for number, category in enumerate(CATEGORIES if categories is None else categories)
+    ]
 
 
 def _draw_cells(cells: Cells, sides: dict, category: tuple, budget: int, words: np.ndarray) -> np.ndarray:

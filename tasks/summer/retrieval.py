@@ -1,0 +1,208 @@
+"""The observations shown with each question, drawn as the Retrieval predictor's sampled form draws them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal, NamedTuple, Self
+
+import numpy as np
+import pandas as pd
+
+from storage.atomic import atomic_path
+from tasks.knowledge.graph import KnowledgeGraph
+from tasks.predictors.observations import Observations
+from tasks.predictors.protocol import OWN
+from tasks.predictors.sampled_retrieval import CATEGORIES, Cells, draw_observations, sides_of
+from tasks.predictors.similarity import GeneSimilarity
+
+#: The class of observations that depends on the perturbation alone: a near one, any gene.
+OF_PERTURBATION = (("near", "any"),)
+#: What each class is called in a prompt, nearest first.
+TITLES = (
+    "{gene} itself, after knock-downs of genes related to {pert}:",
+    "Genes related to {gene}, after the knock-down of {pert} itself:",
+    "Genes related to {gene}, after knock-downs of genes related to {pert}:",
+    "{gene} itself, after other knock-downs:",
+    "Other genes, after the knock-down of {pert} itself:",
+    "Other genes, after knock-downs of genes related to {pert}:",
+    "Genes related to {gene}, after other knock-downs:",
+)
+
+
+class Seen(NamedTuple):
+    """One observed pair; ``outcome`` is its label."""
+
+    pert: str
+    gene: str
+    outcome: int
+
+
+@dataclass(frozen=True, eq=False)
+class Retrieved:
+    """Observations of many questions, some 100 bytes each.
+
+    Attributes
+    ----------
+    seen_perts, seen_genes, outcomes
+        Names and label of every observed pair of the cell line, [n_observed] each.
+    drawn
+        int32 [n_questions, n_slots]: which observed pair stands in a slot, -1 where it is empty; no pair
+        twice.
+    kinds
+        int8 [n_questions, n_slots]: index in `TITLES`.
+    shared
+        int32 [n_questions, budget]: observations drawn once for the perturbation; no columns where all are
+        drawn for the question.
+    """
+
+    seen_perts: np.ndarray
+    seen_genes: np.ndarray
+    outcomes: np.ndarray
+    drawn: np.ndarray
+    kinds: np.ndarray
+    shared: np.ndarray
+
+    def groups(self, question: int, pert: str, gene: str) -> list[tuple[str, list[Seen]]]:
+        """The question's observations by class: title and pairs, classes without any left out."""
+        found: dict[int, list[Seen]] = {}
+        for kind, at in zip(self.kinds[question].tolist(), self.drawn[question].tolist(), strict=True):
+            if at >= 0:
+                found.setdefault(kind, []).append(self._seen(at))
+        return [(TITLES[kind].format(pert=pert, gene=gene), found[kind]) for kind in sorted(found)]
+
+    def of_perturbation(self, question: int) -> list[Seen]:
+        """The observations that all questions about this question's perturbation share."""
+        return [self._seen(at) for at in self.shared[question].tolist() if at >= 0]
+
+    def table(self, pairs: pd.DataFrame) -> pd.DataFrame:
+        """One row an observation: the question's ``pert`` and ``gene``, then what was seen and its class."""
+        of_pert = np.full(self.shared.shape, 5, np.int8)
+        drawn = np.concatenate([self.shared, self.drawn], axis=1)
+        question, slot = np.nonzero(drawn >= 0)
+        at = drawn[question, slot]
+        return pd.DataFrame(
+            {
+                "pert": pairs["pert"].to_numpy()[question],
+                "gene": pairs["gene"].to_numpy()[question],
+                "kind": np.concatenate([of_pert, self.kinds], axis=1)[question, slot],
+                "seen_pert": self.seen_perts[at].astype(object),
+                "seen_gene": self.seen_genes[at].astype(object),
+                "outcome": self.outcomes[at],
+            }
+        )
+
+    def save(self, path: Path) -> None:
+        """Write all arrays to one file."""
+        with atomic_path(path) as temporary, temporary.open("wb") as handle:
+            np.savez_compressed(handle, **{field.name: getattr(self, field.name) for field in fields(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read the file that `save` wrote."""
+        with np.load(path) as arrays:
+            return cls(**arrays)
+
+    def _seen(self, at: int) -> Seen:
+        return Seen(str(self.seen_perts[at]), str(self.seen_genes[at]), int(self.outcomes[at]))
+
+
+def retrieve(
+    pairs: pd.DataFrame,
+    training: pd.DataFrame,
+    graph: KnowledgeGraph,
+    *,
+    neighbours: int = 10,
+    budget: int = 5,
+    seed: int = 0,
+    nearness: Literal["shared", "kernel"] = "shared",
+    draw_for: Literal["question", "perturbation"] = "question",
+) -> Retrieved:
+    """Draw each question's observations from the training rows of its own cell line.
+
+    Parameters
+    ----------
+    pairs
+        The questions, ``pert`` and ``gene``.
+    training
+        ``pert``, ``gene``, ``label``: what was observed.
+    neighbours, budget
+        Near genes a side, and observations a category, as in Wu et al. 2025.
+    nearness
+        ``shared``: number of graph neighbours in common (the paper's); ``kernel``: the graph kernel of the
+        weighted Retrieval predictor.
+    draw_for
+        ``question``: all draws are seeded by the question (the paper's). ``perturbation``: observations of
+        near perturbations with any gene are drawn once for the perturbation, so that all its questions
+        begin alike and an engine computes that beginning once.
+    """
+    rows = training.assign(source=OWN)[["pert", "gene", "label", "source"]]
+    rows = rows.sort_values(["pert", "gene"], kind="stable")
+    cells = Cells.build(Observations.build(rows, gene_strength=1.0))
+    kind = "shared" if nearness == "shared" else "cosine"
+    similarity = GeneSimilarity.build(graph, kind=kind, seed=seed)
+    perts, genes = (pairs[column].to_numpy(dtype=str) for column in ("pert", "gene"))
+    sides = sides_of(perts, genes, cells, similarity, neighbours=neighbours)
+    parts, shared = _draw(perts, genes, cells, sides, budget, seed, by_pert=draw_for == "perturbation")
+    drawn = _each_once(np.concatenate(parts, axis=1), shared)
+    # A question that is itself among the training rows is not shown its own answer.
+    own = cells.find(sides["pert"]["same"][:, 0], sides["gene"]["same"][:, 0])[:, None]
+    drawn, shared = (np.where(found == own, -1, found) for found in (drawn, shared))
+    numbers = np.repeat(np.arange(len(parts)), [part.shape[1] for part in parts])
+    kinds = _kinds(drawn, numbers, cells, sides, by_pert=draw_for == "question")
+    pert, gene = np.divmod(cells.keys, len(cells.genes))
+    return Retrieved(
+        seen_perts=cells.perts[pert],
+        seen_genes=cells.genes[gene],
+        outcomes=np.rint(cells.outcome).astype(np.int8),
+        drawn=drawn.astype(np.int32),
+        kinds=kinds,
+        shared=shared.astype(np.int32),
+    )
+
+
+def _draw(
+    perts: np.ndarray, genes: np.ndarray, cells: Cells, sides: dict, budget: int, seed: int, *, by_pert: bool
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Cells drawn for each question by category, and those drawn once for its perturbation."""
+    nothing = np.full((len(perts), 0), -1, dtype=np.int64)
+    if not by_pert:
+        return draw_observations(perts, genes, cells, sides, budget=budget, seed=seed), nothing
+    categories = (*CATEGORIES[:-1], (("any", "near"),))
+    parts = draw_observations(perts, genes, cells, sides, budget=budget, seed=seed, categories=categories)
+    # Without the gene's name in the seed, all questions about a perturbation draw the same.
+    alone, of_pert = np.full(len(perts), ""), (OF_PERTURBATION,)
+    own = draw_observations(perts, alone, cells, sides, budget=budget, seed=seed, categories=of_pert)[0]
+    return parts, _each_once(own, nothing)
+
+
+def _each_once(drawn: np.ndarray, taken: np.ndarray) -> np.ndarray:
+    """Empty the slots of pairs that stand further left in the row, or in ``taken``."""
+    drawn = drawn.copy()
+    for slot in range(drawn.shape[1]):
+        before = np.concatenate([taken, drawn[:, :slot]], axis=1)
+        drawn[(before == drawn[:, slot : slot + 1]).any(axis=1), slot] = -1
+    return drawn
+
+
+def _kinds(drawn: np.ndarray, numbers: np.ndarray, cells: Cells, sides: dict, *, by_pert: bool) -> np.ndarray:
+    """Which of the seven classes each drawn pair belongs to, int8 like ``drawn``."""
+    pert, gene = np.divmod(cells.keys[drawn], len(cells.genes))
+    same_gene = gene == sides["gene"]["same"]
+    # A pair near on both sides may be drawn by way of either; it is named by its perturbation, unless those
+    # are drawn for the perturbation alone.
+    near_pert = (pert[:, :, None] == sides["pert"]["near"][:, None, :]).any(axis=2) & by_pert
+    kinds = np.full(drawn.shape, 2, dtype=np.int8)
+    kinds[:, numbers == 0] = np.where(same_gene, 0, 1)[:, numbers == 0]
+    kinds[:, numbers == 2] = np.where(same_gene, 3, 4)[:, numbers == 2]
+    kinds[:, numbers == 3] = np.where(near_pert, 5, 6)[:, numbers == 3]
+    return kinds
+
+
+def blocks_of_perturbations(perts: np.ndarray, most: int) -> Iterator[range]:
+    """Runs of questions about one perturbation, at most ``most`` each; ``perts`` must be grouped."""
+    starts = np.flatnonzero(np.r_[True, perts[1:] != perts[:-1]]) if len(perts) else np.empty(0, int)
+    for start, end in zip(starts, [*starts[1:], len(perts)], strict=True):
+        for first in range(int(start), int(end), most):
+            yield range(first, min(first + most, int(end)))
