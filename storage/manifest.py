@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +22,7 @@ from filelock import FileLock
 from storage.atomic import as_storage_error, remove, write_json
 
 MANIFEST = "manifest.json"
-LIBRARIES = ("numpy", "pandas", "pyarrow", "scikit-learn", "scipy", "statsmodels", "torch")
+LIBRARIES = ("lightgbm", "numpy", "pandas", "pyarrow", "scikit-learn", "scipy", "statsmodels", "torch")
 #: What a manifest says.
 PARTS = {"kind", "name", "digest", "inputs", "options", "files", "rows"}
 
@@ -87,13 +88,14 @@ def run_stage(
     stage: Stage,
     work: Callable[[Path], Mapping[str, int] | None],
     *,
-    force: bool = False,
+    force: bool | Collection[str] = False,
 ) -> StageRecord:
     """Do ``work`` in the stage's folder unless its manifest verifies already.
 
     ``work`` gets the folder and returns row counts for the ledger. What it keeps under a name with a leading
     dot (finished blocks, say) is there again after an interruption and goes when the stage is done. A second
-    process asking for the same stage waits and finds it done.
+    process asking for the same stage waits and finds it done. ``force`` does it again though it is done:
+    True, or kinds of stages with this one, or "all", among them.
 
     Raises
     ------
@@ -103,10 +105,11 @@ def run_stage(
     # Workers of a cluster may have been started in another folder.
     workspace = Path(workspace).resolve()
     folder = stage.folder(workspace)
+    again = force if isinstance(force, bool) else bool({"all", stage.kind} & set(force))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{folder.name}.lock")):
-            if force:
+            if again:
                 remove(folder)
             elif (record := finished_stage(stage, workspace)) is not None:
                 _remove_hidden(folder)
@@ -115,7 +118,7 @@ def run_stage(
             rows = dict(work(folder) or {})
             _write_manifest(folder, stage, rows)
             _remove_hidden(folder)
-            reason = "asked for again" if force else "not done before with these inputs, options and code"
+            reason = "asked for again" if again else why_not_done(stage, folder)
             return _record(folder, stage, "done", reason)
     except OSError as error:
         raise as_storage_error(error, folder) from error
@@ -131,7 +134,28 @@ def finished_stage(stage: Stage, workspace: Path | str) -> StageRecord | None:
         path = folder / name
         if not path.is_file() or path.stat().st_size != entry["bytes"]:
             return None
-    return _record(folder, stage, "skipped", "an earlier run finished it; same inputs, options and code")
+    finished = datetime.fromtimestamp((folder / MANIFEST).stat().st_mtime).strftime("%Y-%m-%d %H:%M")
+    why = f"an earlier run finished it on {finished} with the same inputs, options and code"
+    return _record(folder, stage, "skipped", why)
+
+
+def why_not_done(stage: Stage, folder: Path) -> str:
+    """What differs from the last stage of this kind and name that was finished."""
+    others = folder.parent.glob(f"{stage.name}-{'?' * 12}/{MANIFEST}")
+    others = [path for path in others if path.parent != folder]
+    others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    last = next((content for path in others if (content := read_manifest(path.parent)) is not None), None)
+    if last is None:
+        return "not done before"
+    changed = [f"other {role}" for role in stage.inputs if stage.inputs[role] != last["inputs"].get(role)]
+    options = json.loads(json.dumps(stage.options, sort_keys=True))
+    names = sorted(options.keys() | last["options"].keys())
+    changed += [
+        f"{name} {last['options'].get(name)} -> {options.get(name)}"
+        for name in names
+        if options.get(name) != last["options"].get(name)
+    ]
+    return f"since the last time: {', '.join(changed) or 'other code or libraries'}"
 
 
 def read_manifest(folder: Path | str) -> dict | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -56,6 +56,9 @@ class KnowledgeGraph:
         Every relation read.
     files
         The files read, sorted by name: what a digest of the graph's input has to cover.
+    partners
+        Source of gene-gene links (``string``, from ``edges_string_v12...``) to its own links, CSR float32
+        like ``adjacency`` with all values 1: for methods that trust one source more than another.
     """
 
     symbols: SymbolIndex
@@ -65,6 +68,7 @@ class KnowledgeGraph:
     term_relations: np.ndarray
     relations: tuple[Relation, ...] = field(default=())
     files: tuple[Path, ...] = field(default=())
+    partners: Mapping[str, sparse.csr_array] = field(default_factory=dict)
 
     @property
     def genes(self) -> np.ndarray:

@@ -71,6 +71,7 @@ def read_knowledge(
         term_relations=term_relations,
         relations=_relations(edge_frames, "gene-gene") + _relations(term_frames, "gene-term"),
         files=tuple(sorted([*edges, *terms, *tables])),
+        partners=_partners(symbols, edge_frames, max_degree),
     )
 
 
@@ -171,6 +172,19 @@ def _adjacency(symbols: SymbolIndex, frames: list[pd.DataFrame], max_degree: int
     total.eliminate_zeros()
     total.sort_indices()
     return total
+
+
+def _partners(
+    symbols: SymbolIndex, frames: dict[Path, pd.DataFrame], max_degree: int | None
+) -> dict[str, sparse.csr_array]:
+    """Links of each source; its releases (``edges_string_v11``, ``edges_string_v12``) are one source."""
+    by_source: dict[str, list[pd.DataFrame]] = {}
+    for path, frame in frames.items():
+        by_source.setdefault(path.stem.split("_")[1], []).append(frame)
+    partners = {name: _adjacency(symbols, parts, max_degree) for name, parts in by_source.items()}
+    for links in partners.values():
+        links.data[:] = 1
+    return partners
 
 
 def _incidence(

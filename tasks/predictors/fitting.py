@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from tasks.knowledge.graph import KnowledgeGraph
 from tasks.knowledge.read import read_knowledge
 from tasks.predictors.protocol import OWN, Context, Predictor
 from tasks.predictors.registry import make_predictor
+
+log = logging.getLogger(__name__)
 
 #: Told a unit's name, how many are done, and of how many.
 Report = Callable[[str, int, int], None]
@@ -92,8 +95,10 @@ def fit_to_folder(
         np.savez(handle, predictor=np.array(request.predictor), **model.state())
     fitted = {"parameters": model.parameters(), "history": model.history, "genes_unknown_to_graph": unknown}
     write_json(target / "fit.json", fitted)
+    seconds = time.monotonic() - started
     # Kept out of the folder: time is the one thing that differs between equal fits.
-    write_json(seconds_file(target), {"fit_seconds": time.monotonic() - started})
+    write_json(seconds_file(target), {"fit_seconds": seconds})
+    log.info("%s: fitted and predicted %s in %.0f s", request.predictor, ", ".join(rows), seconds)
     return rows
 
 

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from storage.errors import InputError
+from tasks.predictors.ensemble import EnsemblePredictor
 from tasks.predictors.gat import GATPredictor
+from tasks.predictors.kernel import KernelPredictor
 from tasks.predictors.physical import PhysicalPredictor
 from tasks.predictors.prior import PriorPredictor
 from tasks.predictors.protocol import Predictor
 from tasks.predictors.retrieval import RetrievalPredictor
+from tasks.predictors.stack import StackPredictor
 
 PREDICTORS: dict[str, type] = {
     predictor.name: predictor
-    for predictor in (PriorPredictor, PhysicalPredictor, RetrievalPredictor, GATPredictor)
+    for predictor in (
+        PriorPredictor,
+        PhysicalPredictor,
+        RetrievalPredictor,
+        KernelPredictor,
+        StackPredictor,
+        EnsemblePredictor,
+        GATPredictor,
+    )
 }
 
 

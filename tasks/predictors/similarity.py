@@ -51,19 +51,33 @@ class GeneSimilarity:
         """Make the vectors from a graph.
 
         Features that fewer than 2 or more than ``max_feature_genes`` genes have are left out of kind
-        ``cosine``. A gene is its own partner there, so that two interacting genes share two features.
+        ``cosine``.
         """
         partners = knowledge.adjacency.copy()
         partners.data[:] = 1
         if kind == "shared":
             links = sparse.csr_array(sparse.hstack([knowledge.incidence, partners], format="csr"))
             return cls(knowledge.symbols, links, np.zeros((knowledge.n_genes, 0), np.float32))
-        partners = partners + sparse.eye_array(knowledge.n_genes, dtype=np.float32)
-        links = sparse.csr_array(sparse.hstack([knowledge.incidence, partners], format="csr"))
-        sizes = np.bincount(links.indices, minlength=links.shape[1])
+        links = sparse.csr_array(sparse.hstack([knowledge.incidence, with_self(partners)], format="csr"))
+        return cls.from_features(
+            knowledge.symbols, links, n_factors=n_factors, max_feature_genes=max_feature_genes, seed=seed
+        )
+
+    @classmethod
+    def from_features(
+        cls,
+        symbols: SymbolIndex,
+        features: sparse.csr_array,
+        *,
+        n_factors: int,
+        max_feature_genes: int = 1500,
+        seed: int = 0,
+    ) -> Self:
+        """Make the vectors of kind ``cosine`` from any features, CSR [n_genes, n_features] of ones."""
+        sizes = np.bincount(features.indices, minlength=features.shape[1])
         kept = np.flatnonzero((sizes >= 2) & (sizes <= max_feature_genes))
-        links = _unit_rows(links[:, kept], np.log(knowledge.n_genes / sizes[kept]))
-        return cls(knowledge.symbols, links, _factors(links, n_factors, seed))
+        links = _unit_rows(features[:, kept], np.log(features.shape[0] / sizes[kept]))
+        return cls(symbols, links, _factors(links, n_factors, seed))
 
     def between(self, names: np.ndarray, others: np.ndarray) -> np.ndarray:
         """Similarity of each of ``names`` to each of ``others``, float32 [n_names, n_others], >= 0.
@@ -87,6 +101,11 @@ class GeneSimilarity:
             similarity[same, column] = 1
         return similarity
 
+    def vectors(self, names: np.ndarray, count: int) -> np.ndarray:
+        """The first ``count`` factors of each name, float32 [n_names, count]; 0 where it is unknown."""
+        at = self.symbols.resolve(names)
+        return np.where(at[:, None] >= 0, self.factors[at][:, :count], np.float32(0))
+
     def state(self) -> dict[str, np.ndarray]:
         """Return the arrays ``from_state`` needs."""
         return {**self.symbols.state(), **csr_state("links", self.links), "factors": self.factors}
@@ -95,6 +114,11 @@ class GeneSimilarity:
     def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
         """Build the similarity whose ``state`` this is."""
         return cls(symbols_from_state(state), csr_from_state("links", state), np.asarray(state["factors"]))
+
+
+def with_self(partners: sparse.csr_array) -> sparse.csr_array:
+    """Gene-gene links with every gene its own partner, so that two interacting genes share two features."""
+    return sparse.csr_array(partners + sparse.eye_array(partners.shape[0], dtype=np.float32))
 
 
 def same_names(names: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -44,6 +44,17 @@ def test_links_are_merged_undirected_without_self_loops(folder):
     np.testing.assert_array_equal(graph.degrees, (expected > 0).sum(axis=1))
 
 
+def test_each_source_keeps_its_own_links(folder):
+    write_edges(folder, "first_v2", [("D", "E")])
+    partners = read_knowledge(folder).partners
+    assert sorted(partners) == ["first", "second"]
+    expected = np.zeros((5, 5))
+    for a, b in [(0, 1), (2, 3), (3, 4)]:
+        expected[a, b] = expected[b, a] = 1
+    # Two releases of one source are one list.
+    np.testing.assert_array_equal(partners["first"].toarray(), expected)
+
+
 def test_terms_and_relations(folder):
     graph = read_knowledge(folder)
     assert graph.terms.tolist() == ["t1", "t2"]

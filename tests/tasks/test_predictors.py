@@ -20,8 +20,11 @@ from tasks.predictors.similarity import GeneSimilarity
 from tasks.predictors.weighted_retrieval import Weights, weighted_scores
 
 OPTIONS = {
+    "ensemble": {"members": "kernel,retrieval,retrieval"},
     "gat": {"hidden": 16, "max_epochs": 3, "min_epochs": 1},
+    "kernel": {"n_factors": 8},
     "retrieval": {"n_factors": 8, "near_perts": 6, "near_genes": 4},
+    "stack": {"n_factors": 8, "folds": 3, "models": 2, "rounds": 5},
 }
 NAMES = sorted(PREDICTORS)
 

@@ -1,0 +1,149 @@
+"""Several predictors' scores weighed by what they are worth on perturbations held out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar, Self
+
+import numpy as np
+import pandas as pd
+
+from storage.errors import InputError
+from tasks.predictors.boosting import log_odds
+from tasks.predictors.ensemble_weights import Blend
+from tasks.predictors.prior import PriorPredictor
+from tasks.predictors.protocol import OWN, TASKS, Context, Predictor, checked_tables, checked_task
+
+# The gene's rate is always beside the members, so that their weights answer for the rest.
+RATE = PriorPredictor
+
+
+class EnsemblePredictor:
+    """Log odds of a logistic regression over the members' scores and the gene's rate.
+
+    A share of the line's perturbations is held out, the members learn from the others, and the regression
+    with weights of at least 0 is fitted on the held-out rows; then the members learn from all rows.
+
+    Parameters
+    ----------
+    members
+        Names in the registry, with commas between; a name may stand more than once, each with a seed of
+        its own.
+    held_out
+        Share of the line's perturbations the weights are fitted on.
+
+    Raises
+    ------
+    InputError
+        If a member is unknown or an ensemble itself, or the share is not between 0 and 1; from ``fit``, if
+        fewer than three perturbations of the line are there.
+    """
+
+    name: ClassVar[str] = "ensemble"
+    title: ClassVar[str] = "members weighed on held-out perturbations"
+
+    def __init__(self, *, members: str = "kernel,stack", held_out: float = 0.2):
+        # The registry holds this class too.
+        from tasks.predictors.registry import PREDICTORS
+
+        allowed = [name for name in PREDICTORS if name != self.name]
+        names = members.split(",")
+        problems = [f"no member {name!r}; allowed are {', '.join(allowed)}" for name in names]
+        problems = [problem for problem, name in zip(problems, names, strict=True) if name not in allowed]
+        if not 0 < held_out < 1:
+            problems.append(f"held_out must be between 0 and 1; found {held_out}")
+        if problems:
+            raise InputError("ensemble", problems)
+        self.members, self.held_out = members, float(held_out)
+        self.history: list[dict[str, float]] = []
+        self._rate: PriorPredictor | None = None
+        self._members: list[Predictor] = []
+        self._blends: dict[str, Blend] = {}
+
+    def fit(self, tables: Mapping[str, pd.DataFrame], context: Context) -> Self:
+        """Weigh the members on held-out perturbations, then fit them on all rows."""
+        tables = checked_tables(tables)
+        held = self._held_out(tables, context.seed)
+        outside = {task: rows[~_of(rows, held)] for task, rows in tables.items()}
+        empty = [task for task, rows in outside.items() if not (rows["source"] == OWN).any()]
+        if empty:
+            raise InputError("ensemble", [f"{', '.join(empty)}: too few perturbations to hold any out"])
+        self._fit_members(outside, context, "members, for their weights")
+        self._blends = {}
+        for task, rows in tables.items():
+            asked = rows[_of(rows, held)]
+            scores = self._scores(task, asked[["pert", "gene"]])
+            self._blends[task] = Blend.fit(scores, asked["label"].to_numpy())
+        self._fit_members(tables, context, "members")
+        return self
+
+    def predict(self, task: str, pairs: pd.DataFrame) -> np.ndarray:
+        """Score each pair by its log odds."""
+        checked_task(task, tuple(self._blends))
+        return self._blends[task].log_odds(self._scores(task, pairs))
+
+    def parameters(self) -> dict[str, str | int | float | bool | None]:
+        """Return the options in force."""
+        return {"members": self.members, "held_out": self.held_out}
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return the options, the weights, and each member's arrays under a name of its own."""
+        state = {"members": np.array(self.members), "held_out": np.array(self.held_out)}
+        for at, member in enumerate([self._rate, *self._members]):
+            state |= {f"member{at}/{name}": values for name, values in member.state().items()}
+        for task, blend in self._blends.items():
+            state |= blend.state(task)
+        return state
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
+        """Build the fitted predictor from its arrays."""
+        from tasks.predictors.registry import PREDICTORS
+
+        predictor = cls(members=state["members"].item(), held_out=state["held_out"].item())
+        types = [RATE, *(PREDICTORS[name] for name in predictor.members.split(","))]
+        fitted = []
+        for at, kind in enumerate(types):
+            prefix = f"member{at}/"
+            own = {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
+            fitted.append(kind.from_state(own))
+        predictor._rate, *predictor._members = fitted
+        predictor._blends = {
+            task: Blend.from_state(task, state) for task in TASKS if f"{task}_weights" in state
+        }
+        return predictor
+
+    def weights(self, task: str) -> dict[str, float]:
+        """Weight of the gene's rate and of each member, per standard deviation of its scores."""
+        return dict(zip(["rate", *self.members.split(",")], self._blends[task].weights, strict=True))
+
+    def _fit_members(self, tables: Mapping[str, pd.DataFrame], context: Context, unit: str) -> None:
+        from tasks.predictors.registry import make_predictor
+
+        self._rate = RATE().fit(tables, context)
+        self._members = []
+        names = self.members.split(",")
+        for at, name in enumerate(names):
+            own = replace(context, seed=context.seed + at)
+            self._members.append(make_predictor(name).fit(tables, own))
+            context.progress(unit, at + 1, len(names))
+
+    def _scores(self, task: str, pairs: pd.DataFrame) -> np.ndarray:
+        """Log odds of the rate, then the members' scores, float64 [n_pairs, 1 + n_members]."""
+        rate = log_odds(self._rate.predict(task, pairs))
+        return np.column_stack([rate, *(member.predict(task, pairs) for member in self._members)])
+
+    def _held_out(self, tables: Mapping[str, pd.DataFrame], seed: int) -> np.ndarray:
+        """Names of the perturbations held out, the same for both tasks; other lines' rows of them stay."""
+        own = pd.concat([rows.loc[rows["source"] == OWN, "pert"] for rows in tables.values()])
+        perts = np.unique(own.to_numpy(dtype=str))
+        if len(perts) < 3:
+            raise InputError("ensemble", [f"three perturbations of the line are needed; found {len(perts)}"])
+        count = max(1, round(self.held_out * len(perts)))
+        return np.random.default_rng([seed, 4]).permutation(perts)[:count]
+
+
+def _of(rows: pd.DataFrame, perts: np.ndarray) -> np.ndarray:
+    """Rows of the line itself that are of some perturbations."""
+    return ((rows["source"] == OWN) & rows["pert"].isin(perts)).to_numpy()

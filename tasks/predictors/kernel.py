@@ -1,0 +1,139 @@
+"""Graph-kernel retrieval: observations weighted by nearness, and a regression on the same kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import ClassVar, Self
+
+import numpy as np
+import pandas as pd
+
+from storage.errors import InputError
+from tasks.predictors.gene_kernels import ALL, GeneKernels
+from tasks.predictors.kernel_ridge import RidgeOptions
+from tasks.predictors.line_models import LineModels
+from tasks.predictors.lines import LineKernels, by_line
+from tasks.predictors.protocol import TASKS, Context, checked_tables, checked_task
+from tasks.predictors.threads import limited_threads
+from tasks.predictors.weighted_retrieval import Weights, weighted_scores
+
+
+class KernelPredictor:
+    """Weighted retrieval plus kernel ridge regression on pairs, and the regressions of other lines.
+
+    The score is the retrieval's (``weighted_retrieval``) plus the regression's (``kernel_ridge``), both in
+    units of outcome minus the gene's rate, plus ``other_line`` times the sum of the regressions fitted on
+    each other line's rows, in which the perturbation asked about may itself occur. Other lines also teach
+    which perturbations are alike (``lines.Programmes``).
+
+    Parameters
+    ----------
+    other_line
+        Weight of each other line's regression.
+    gene_strength
+        Rows' worth of the line's rate in each gene's rate.
+    sources
+        Similarities whose mean is the perturbations' kernel, with commas between; those that the knowledge
+        at hand does not have are left out.
+    **ridge
+        Fields of ``RidgeOptions``.
+
+    Raises
+    ------
+    InputError
+        If an option is unknown; from ``fit``, if a table has rows of other lines only.
+    """
+
+    name: ClassVar[str] = "kernel"
+    title: ClassVar[str] = "retrieval and ridge regression with kernels from the knowledge graph"
+
+    def __init__(
+        self,
+        *,
+        other_line: float = 0.2,
+        gene_strength: float = 20.0,
+        n_factors: int = 256,
+        sources: str = f"{ALL},string",
+        **ridge: float,
+    ):
+        unknown = sorted(set(ridge) - set(asdict(RidgeOptions())))
+        if unknown:
+            allowed = ", ".join(asdict(RidgeOptions()))
+            raise InputError("kernel", [f"unknown options {', '.join(unknown)}; allowed are {allowed}"])
+        self.other_line, self.gene_strength = float(other_line), float(gene_strength)
+        self.n_factors, self.sources = int(n_factors), sources
+        self.ridge = replace(RidgeOptions(), **ridge)
+        self.history: list[dict[str, float]] = []
+        self._kernels: LineKernels | None = None
+        self._models: dict[str, LineModels] = {}
+
+    def fit(self, tables: Mapping[str, pd.DataFrame], context: Context) -> Self:
+        """Make the kernels and fit a regression for every task and line."""
+        lines = {task: by_line(task, table) for task, table in checked_tables(tables).items()}
+        total, done = sum(map(len, lines.values())), 0
+
+        def step() -> None:
+            nonlocal done
+            done += 1
+            context.progress("lines", done, total)
+
+        # One thread: the last bits of a product must not depend on how many there are.
+        with limited_threads(1):
+            kernels = GeneKernels.build(
+                context.knowledge, sources=self._sources, n_factors=self.n_factors, seed=context.seed
+            )
+            self._kernels = LineKernels(kernels, self._sources, self.ridge)
+            self._models = {
+                task: LineModels.fit(
+                    rows, self._kernels, gene_strength=self.gene_strength, seed=context.seed, step=step
+                )
+                for task, rows in lines.items()
+            }
+        return self
+
+    def predict(self, task: str, pairs: pd.DataFrame) -> np.ndarray:
+        """Score each pair; a perturbation unlike any observed gets its gene's rate."""
+        checked_task(task, tuple(self._models))
+        perts, row = np.unique(pairs["pert"].to_numpy(dtype=str), return_inverse=True)
+        genes, column = np.unique(pairs["gene"].to_numpy(dtype=str), return_inverse=True)
+        models, kernels = self._models[task], self._kernels
+        with limited_threads(1):
+            near = kernels.kernels.by_source[ALL]
+            scores = weighted_scores(perts, genes, models.own.observations, near, Weights())
+            kernel = kernels.kernel(perts, models.own.ridge.perts, models.taught(kernels, perts))
+            scores += kernels.scores(models.own, kernel, genes)
+            for line in models.others:
+                kernel = kernels.kernel(perts, line.ridge.perts)
+                scores += self.other_line * kernels.scores(line, kernel, genes)
+        return scores[row, column]
+
+    @property
+    def _sources(self) -> tuple[str, ...]:
+        return tuple(self.sources.split(","))
+
+    def parameters(self) -> dict[str, str | int | float | bool | None]:
+        """Return the options in force."""
+        names = ("other_line", "gene_strength", "n_factors", "sources")
+        ridge = asdict(self.ridge)
+        return {name: getattr(self, name) for name in names} | ridge
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return the options, the genes' vectors, the observations and the regressions' weights."""
+        state = {f"option_{name}": np.array(value) for name, value in self.parameters().items()}
+        state |= self._kernels.kernels.state() | {"tasks": np.array(list(self._models), dtype=str)}
+        for task, models in self._models.items():
+            state |= models.state(task)
+        return state
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
+        """Build the fitted predictor from its arrays."""
+        prefix = "option_"
+        options = {key[len(prefix) :]: state[key].item() for key in state if key.startswith(prefix)}
+        predictor = cls(**options)
+        kernels = GeneKernels.from_state(state)
+        predictor._kernels = LineKernels(kernels, predictor._sources, predictor.ridge)
+        for task in (task for task in TASKS if task in state["tasks"]):
+            predictor._models[task] = LineModels.from_state(task, state, predictor._kernels)
+        return predictor

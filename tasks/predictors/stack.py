@@ -1,0 +1,177 @@
+"""Gradient boosting over what retrieval and kernel regression say of perturbations they have not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from typing import ClassVar, Self
+
+import numpy as np
+import pandas as pd
+
+from storage.errors import InputError
+from tasks.predictors.boosting import BoostedTrees, BoostingOptions
+from tasks.predictors.gene_kernels import ALL, GeneKernels
+from tasks.predictors.kernel_ridge import RidgeOptions
+from tasks.predictors.line_models import LineModels
+from tasks.predictors.lines import LineKernels, by_line
+from tasks.predictors.protocol import OWN, TASKS, Context, checked_tables, checked_task
+from tasks.predictors.stack_features import features_of
+from tasks.predictors.threads import limited_threads
+
+# Perturbations whose features are made at once: their scores for all genes stay below ~100 MB.
+BLOCK = 512
+
+
+class StackPredictor:
+    """Gradient-boosted trees over out-of-fold retrieval scores and the like (``stack_features``).
+
+    Perturbations of the line are cut into folds; a fold's features come from the other folds' rows, as a
+    test perturbation's come from the training rows. Other lines' rows are observations for all folds, each
+    line with features of its own, and never rows to be learnt from.
+
+    Parameters
+    ----------
+    folds
+        Parts the perturbations are cut into.
+    gene_strength
+        Rows' worth of the line's rate in each gene's rate.
+    n_factors
+        Singular vectors in the similarity by everything known.
+    sources
+        Similarities whose mean is the perturbations' kernel in the regression.
+    **trees
+        Fields of ``BoostingOptions``.
+
+    Raises
+    ------
+    InputError
+        If an option is unknown; from ``fit``, if the line itself has no rows or one perturbation only.
+    """
+
+    name: ClassVar[str] = "stack"
+    title: ClassVar[str] = "gradient boosting over out-of-fold retrieval scores"
+
+    def __init__(
+        self,
+        *,
+        folds: int = 5,
+        gene_strength: float = 20.0,
+        n_factors: int = 256,
+        sources: str = f"{ALL},string",
+        **trees: float,
+    ):
+        unknown = sorted(set(trees) - set(asdict(BoostingOptions())))
+        if unknown:
+            allowed = ", ".join(asdict(BoostingOptions()))
+            raise InputError("stack", [f"unknown options {', '.join(unknown)}; allowed are {allowed}"])
+        self.folds, self.gene_strength = int(folds), float(gene_strength)
+        self.n_factors, self.sources = int(n_factors), sources
+        self.trees = replace(BoostingOptions(), **trees)
+        self.history: list[dict[str, float]] = []
+        self._threads = 1
+        self._kernels: LineKernels | None = None
+        self._models: dict[str, LineModels] = {}
+        self._boosted: dict[str, BoostedTrees] = {}
+
+    def fit(self, tables: Mapping[str, pd.DataFrame], context: Context) -> Self:
+        """Make out-of-fold features and grow the trees, then keep all rows' observations for prediction."""
+        lines = {task: by_line(task, table) for task, table in checked_tables(tables).items()}
+        self._threads = context.threads
+        total, done = sum(self.folds + len(rows) + 1 for rows in lines.values()), 0
+
+        def step() -> None:
+            nonlocal done
+            done += 1
+            context.progress("steps", done, total)
+
+        # One thread: the last bits of a product must not depend on how many there are.
+        with limited_threads(1):
+            kernels = GeneKernels.build(context.knowledge, n_factors=self.n_factors, seed=context.seed)
+            self._kernels = LineKernels(kernels, self._sources, RidgeOptions())
+        for task, rows in lines.items():
+            with limited_threads(1):
+                self._models[task] = LineModels.fit(
+                    rows, self._kernels, gene_strength=self.gene_strength, seed=context.seed, step=step
+                )
+                own = rows[OWN].drop_duplicates(["pert", "gene"])
+                features = self._out_of_fold(task, own, context.seed, step)
+            self._boosted[task] = BoostedTrees.fit(
+                features.to_numpy(dtype=np.float32),
+                own["label"].to_numpy(),
+                features["rate"].to_numpy(),
+                self.trees,
+                seed=context.seed,
+                threads=context.threads,
+            )
+            step()
+        return self
+
+    def predict(self, task: str, pairs: pd.DataFrame) -> np.ndarray:
+        """Score each pair by its log odds."""
+        checked_task(task, tuple(self._boosted))
+        pairs = pairs[["pert", "gene"]].astype(str).reset_index(drop=True)
+        with limited_threads(1):
+            features = self._features(pairs, self._models[task])
+        matrix = features.to_numpy(dtype=np.float32)
+        return self._boosted[task].scores(matrix, features["rate"].to_numpy(), threads=self._threads)
+
+    def parameters(self) -> dict[str, str | int | float | bool | None]:
+        """Return the options in force."""
+        names = ("folds", "gene_strength", "n_factors", "sources")
+        return {name: getattr(self, name) for name in names} | asdict(self.trees)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return the options, the genes' vectors, each line's observations and regression, and the trees."""
+        state = {f"option_{name}": np.array(value) for name, value in self.parameters().items()}
+        state |= self._kernels.kernels.state() | {"threads": np.array(self._threads)}
+        state["tasks"] = np.array(list(self._models), dtype=str)
+        for task, models in self._models.items():
+            state |= models.state(task) | self._boosted[task].state(task)
+        return state
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
+        """Build the fitted predictor from its arrays."""
+        prefix = "option_"
+        options = {key[len(prefix) :]: state[key].item() for key in state if key.startswith(prefix)}
+        predictor = cls(**options)
+        predictor._threads = int(state["threads"])
+        kernels = GeneKernels.from_state(state)
+        predictor._kernels = LineKernels(kernels, predictor._sources, RidgeOptions())
+        for task in (task for task in TASKS if task in state["tasks"]):
+            predictor._boosted[task] = BoostedTrees.from_state(task, state)
+            predictor._models[task] = LineModels.from_state(task, state, predictor._kernels)
+        return predictor
+
+    @property
+    def _sources(self) -> tuple[str, ...]:
+        return tuple(self.sources.split(","))
+
+    def _features(self, pairs: pd.DataFrame, models: LineModels) -> pd.DataFrame:
+        """Features of all pairs, made for some perturbations at a time, in the pairs' order."""
+        perts, row = np.unique(pairs["pert"].to_numpy(dtype=str), return_inverse=True)
+        blocks = range(-(-len(perts) // BLOCK))
+        parts = [features_of(pairs[row // BLOCK == at], models, self._kernels) for at in blocks]
+        return pd.concat(parts).loc[pairs.index]
+
+    def _out_of_fold(
+        self, task: str, rows: pd.DataFrame, seed: int, step: Callable[[], None]
+    ) -> pd.DataFrame:
+        """Features of the training rows, each fold's from the other folds, in the rows' order."""
+        perts, row = np.unique(rows["pert"].to_numpy(dtype=str), return_inverse=True)
+        count = min(self.folds, len(perts))
+        if count < 2:
+            raise InputError("stack", [f"{task}: two training perturbations are needed; found {len(perts)}"])
+        order = np.random.default_rng([seed, 3]).permutation(len(perts))
+        fold = np.empty(len(perts), dtype=np.int64)
+        fold[order] = np.arange(len(perts)) % count
+        parts, models = [], self._models[task]
+        for part in range(count):
+            inside = fold[row] == part
+            seen = self._kernels.fit_line(
+                OWN, rows[~inside], gene_strength=self.gene_strength, learnt=models.learnt
+            )
+            parts.append(self._features(rows[inside], models.with_own(seen)))
+            step()
+        return pd.concat(parts).loc[rows.index]
