@@ -1,12 +1,13 @@
 # make run   set up .venv if needed, run the main job on the embedded screen
 # make test  set up .venv if needed, run the tests
+# make lmdeploy set up .venv-lmdeploy, an environment with LMDeploy (needs a CUDA GPU to be of use)
 # make bench measure speed and memory against peers from PyPI; writes tests/benchmarks/RESULTS.md
 .DEFAULT_GOAL := help
 PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help run test bench lint constraints
+.PHONY: help run test bench lint constraints lmdeploy
 
 help:
 	@grep -E '^# make' Makefile | cut -c3-
@@ -34,3 +35,9 @@ lint: $(READY)
 constraints: $(READY)
 	@{ echo "# Exact versions known to work together on CPython 3.11. Made with: make constraints"; \
 	   $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | sort -f; } > constraints.txt
+
+# The project pins another torch than LMDeploy takes, so it comes without its dependencies, which are in the list.
+lmdeploy:
+	@test -x .venv-lmdeploy/bin/python || $(PYTHON) -m venv .venv-lmdeploy
+	@.venv-lmdeploy/bin/python -m pip install --quiet --progress-bar off -r deployments/lmdeploy/requirements.txt
+	@.venv-lmdeploy/bin/python -m pip install --quiet --progress-bar off --no-deps -e .

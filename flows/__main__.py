@@ -32,11 +32,14 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     from flows.arguments import add_arguments
     from flows.options import (
+        AnswerCommandOptions,
         BenchmarkOptions,
+        EnrichOptions,
         LabelScreenOptions,
         PredictCommandOptions,
         TestExpressionOptions,
     )
+    from flows.up_options import UpOptions
 
     parser = argparse.ArgumentParser(
         prog="pqa", description="Perturb-seq counts in, label tables out, predictors scored."
@@ -66,6 +69,16 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--out", type=Path, required=True, help="Parquet file for pert, gene, score")
     _json(predict)
 
+    answer = commands.add_parser("answer", help="ask a language model about pairs (SUMMER)")
+    add_arguments(answer, AnswerCommandOptions)
+    answer.add_argument("--out", type=Path, required=True, help="folder for answers, votes and predictions")
+    _json(answer)
+
+    enrich = commands.add_parser("enrich", help="describe and name clusters of genes")
+    add_arguments(enrich, EnrichOptions)
+    enrich.add_argument("--out", type=Path, required=True, help="folder for names and answers")
+    _json(enrich)
+
     score = commands.add_parser("score", help="score predictions against labels")
     score.add_argument("--labels", type=Path, required=True, help="label table with known test labels")
     score.add_argument("--predictions", type=Path, required=True, help="table of pert, gene, score")
@@ -82,6 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--batch-imbalance", type=float, default=0.0, help="0 even, 1 uneven (default: 0)")
     simulate.add_argument("--mean-umis", type=float, help="mean UMIs a cell (default: 1.5 a gene)")
     _json(simulate)
+
+    up = commands.add_parser("up", help="serve everything: Prefect, MLflow, Dask, all jobs as forms")
+    add_arguments(up, UpOptions)
 
     data = commands.add_parser("data", help="public data by name")
     actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser, model: type[BaseModel]) -> No
         if kind is bool:
             section.add_argument(_flag(name), action=argparse.BooleanOptionalAction, **words)
         else:
-            many_words = {"nargs": "+"} if many else {}
+            many_words = {"nargs": "*" if _alone(field) else "+"} if many else {}
             metavar = None if choices else name.split("_")[-1].upper()
             section.add_argument(_flag(name), choices=choices, metavar=metavar, **many_words, **words)
 
@@ -43,13 +43,14 @@ def read_options(
         Listing every value that is not allowed, with the option's name.
     """
     values: dict = _read_config(config) if config else {}
-    for group, name, _ in _leaves(model):
+    for group, name, field in _leaves(model):
         if group is not None and values.get(group) is None:
             values[group] = {}
         section = values if group is None else values[group]
         # A section that is no mapping is left for the model to refuse.
         if hasattr(arguments, name) and isinstance(section, dict):
-            section[name] = getattr(arguments, name)
+            typed = getattr(arguments, name)
+            section[name] = [_alone(field)] if typed == [] else typed
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -75,6 +76,11 @@ def _kind(annotation) -> tuple[type, list | None, bool]:
     if origin is typing.Literal:
         return str, list(inside), False
     return annotation, None, False
+
+
+def _alone(field: FieldInfo) -> str | None:
+    """What an option of several values means when it is given without any."""
+    return field.json_schema_extra.get("alone") if isinstance(field.json_schema_extra, dict) else None
 
 
 def _section(parser: argparse.ArgumentParser, title: str) -> argparse._ArgumentGroup:

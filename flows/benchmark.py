@@ -13,13 +13,18 @@ from prefect.runtime import flow_run
 import tasks.comparison
 import tasks.knowledge
 import tasks.predictors
-from flows.answer_questions import answer_questions
+import tasks.summer
+from flows.answer_questions import Answered, answer_questions
 from flows.compare_stages import compare_stage, leaderboard_of
+from flows.enrich_gene_sets import enrich_gene_sets
+from flows.enrich_stages import check_clusters, cluster_files
 from flows.label_screen import label_screen
+from flows.language_model import HOW_ASKED, check_answer_options
 from flows.options import (
     AnswerOptions,
     BenchmarkOptions,
     ExpressionOptions,
+    GeneSetOptions,
     KnowledgeOptions,
     LabelOptions,
     PredictorOptions,
@@ -35,7 +40,7 @@ from flows.train_predictors import Trained, train_predictors
 from storage.errors import InputError, LedgerError
 from storage.manifest import StageRecord, source_digest
 from storage.tables import read_labels
-from storage.tracking import Tracker, local_uri
+from storage.tracking import Tracker, charts_of, local_uri, page_of
 from tasks.knowledge.read import knowledge_files
 
 
@@ -83,33 +88,44 @@ def benchmark(
     quality: QualityOptions = QualityOptions(),
     expression: ExpressionOptions = ExpressionOptions(),
     label: LabelOptions = LabelOptions(),
+    sets: GeneSetOptions = GeneSetOptions(),
     knowledge: KnowledgeOptions = KnowledgeOptions(),
     predict: PredictorOptions = PredictorOptions(),
     answer: AnswerOptions = AnswerOptions(),
     run: RunOptions = RunOptions(),
 ) -> list[Compared]:
     """Label a screen, or take given label tables, and compare predictors on perturbations never seen."""
-    check_inputs(labels, screen, knowledge)
+    check_inputs(labels, screen, knowledge, answer)
     results, failed = [], {}
     if labels:
         data_sets = [(LabelSet.of_stem(stem), Path(knowledge.knowledge), None) for stem in labels]
     else:
-        made = label_screen(screen, quality, expression, label, run)
+        made = label_screen(screen, quality, expression, label, sets, run)
         data_sets = [(_made_labels(made), _knowledge_of(made, knowledge), made)]
     for data_set, folder, records in data_sets:
         compared, broken = _one(data_set, folder, records, predict, knowledge, answer, run)
         results.append(compared)
         failed |= {f"{name} on {data_set.name}": why for name, why in broken.items()}
+    if cluster_files(answer):
+        state = enrich_gene_sets(data_sets[0][1], answer, knowledge, run, return_state=True)
+        if not state.is_completed():
+            failed["names of clusters"] = state.message or "failed"
     if failed:
         lines = "".join(f"\n  - {unit}: {why}" for unit, why in failed.items())
-        asked = len(predict.predictors) * len(data_sets)
+        each = len(predict.predictors) + (len(answer.variants) if answer.engine != "none" else 0)
+        asked = each * len(data_sets)
         raise LedgerError(f"{len(failed)} of {asked} predictors failed, the others are in the report:{lines}")
     return results
 
 
-def check_inputs(labels: tuple[str, ...], screen: ScreenOptions, knowledge: KnowledgeOptions) -> None:
+def check_inputs(
+    labels: tuple[str, ...],
+    screen: ScreenOptions,
+    knowledge: KnowledgeOptions,
+    answer: AnswerOptions = AnswerOptions(),
+) -> None:
     """Find what is wrong with the inputs before anything is computed, all of it in one message."""
-    problems = []
+    problems = check_answer_options(answer) + check_clusters(answer)
     for stem in labels:
         try:
             LabelSet.of_stem(stem)
@@ -141,10 +157,15 @@ def _one(
     logger = get_run_logger()
     experiment = f"perturbqa-{labels.name}"
     tracker = Tracker(run.mlflow, workspace=run.workspace, experiment=experiment)
-    parent = tracker.open_run(_job_key(labels, folder, predict, knowledge), f"benchmark {labels.name}")
+    key = _job_key(labels, folder, predict, knowledge, answer)
+    parent = tracker.open_run(key, f"benchmark {labels.name}")
     with tracker.failing(parent):
         trained = train_predictors(labels, folder, tracker, parent, predict, knowledge, run)
-        notes = _notes(labels, trained, answer)
+        answered = Answered()
+        if answer.engine != "none":
+            answered = answer_questions(labels, folder, tracker, parent, answer, knowledge, predict, run)
+        trained = _together(trained, answered)
+        notes = _notes(labels, trained, answered)
         for note in notes:
             logger.info(note)
         if not trained.predictions:
@@ -160,13 +181,25 @@ def _one(
     ledger_artifact(labels.name, [*trained.records, comparison], trained.failed)
     where = run.mlflow or local_uri(run.workspace)
     lines = [*notes, f"Report: `{compared.report}`", f"MLflow: `{where}`, run `{parent}`"]
-    report_artifact(labels.name, compared.report, lines)
+    if charts := charts_of(run.mlflow, tracker.experiment):
+        lines.append(f"[Beside all other runs on this data set, in MLflow]({charts})")
+    page = page_of(run.mlflow, tracker.experiment, parent, compared.report.name)
+    report_artifact(labels.name, page or compared.report, lines)
     return compared, trained.failed
 
 
-def _notes(labels: LabelSet, trained: Trained, answer: AnswerOptions) -> tuple[str, ...]:
+def _together(trained: Trained, answered: Answered) -> Trained:
+    """Predictors and language model in one leaderboard."""
+    return Trained(
+        trained.predictions | answered.predictions,
+        trained.scores | answered.scores,
+        trained.failed | answered.failed,
+    )
+
+
+def _notes(labels: LabelSet, trained: Trained, answered: Answered) -> tuple[str, ...]:
     """What a reader has to know: what was skipped, not scored, or failed."""
-    notes = [answer_questions(answer)]
+    notes = list(answered.notes)
     notes += [
         f"Task {name} left out: no labels to learn from, or none to predict."
         for name in TASK_TITLES
@@ -203,11 +236,19 @@ def _knowledge_of(made: ScreenRecords, options: KnowledgeOptions) -> Path:
     return made.simulated.folder / "screen.knowledge"
 
 
-def _job_key(labels: LabelSet, folder: Path, predict: PredictorOptions, knowledge: KnowledgeOptions) -> str:
+def _job_key(
+    labels: LabelSet,
+    folder: Path,
+    predict: PredictorOptions,
+    knowledge: KnowledgeOptions,
+    answer: AnswerOptions,
+) -> str:
     """The same job finds its own run again; another option, input or version of the code is another run."""
     parts = [labels.name, *labels.digests.values(), knowledge_digest(folder, knowledge)]
     parts += [predict.model_dump_json(), knowledge.model_dump_json()]
     parts += [source_digest(module) for module in (tasks.predictors, tasks.knowledge, tasks.comparison)]
+    if answer.engine != "none":
+        parts += [answer.model_dump_json(exclude=HOW_ASKED), source_digest(tasks.summer)]
     return hashlib.sha256("|".join(parts).encode()).hexdigest()
 
 

@@ -38,6 +38,8 @@ def compare_stage(
     inputs = {f"{name} predictions": record.content for name, record in predictions.items()}
     inputs |= {f"{task} labels": digest for task, digest in labels.digests.items()}
     inputs |= {"screen": screen.labels.content + screen.tests.content} if screen else {}
+    if screen and screen.side_by_side:
+        inputs |= {"tests side by side": screen.side_by_side.comparison.content}
     settings = {
         "draws": options.draws,
         "seed": options.seed,

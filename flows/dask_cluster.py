@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 import dask
 from distributed import Client, LocalCluster, get_worker
 
+from flows.dask_presets import cluster_maker, read_preset
+from flows.worker_logs import logged_here
 from storage.errors import InputError
 
 Report = Callable[[str, int, int], None]
@@ -18,22 +20,28 @@ Report = Callable[[str, int, int], None]
 
 @contextlib.contextmanager
 def dask_client(address: str | None, *, workers: int) -> Iterator[Client]:
-    """Connect to a scheduler by address, or compute with ``workers`` threads of this process.
+    """Connect to a scheduler, start a preset's cluster, or compute with ``workers`` threads of this process.
+
+    Parameters
+    ----------
+    address
+        A scheduler's address such as ``tcp://host:8786``; or a preset's name or YAML file.
 
     Raises
     ------
     InputError
-        If nothing answers at the address.
+        If nothing answers at the address, there is no such preset, or its cluster does not start.
     """
     logging.getLogger("distributed").setLevel(logging.WARNING)
     # A worker logs the errors of its blocks with the way they came; they are raised here all the same.
     logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)
-    if address is not None:
-        try:
-            client = Client(address, timeout=10, set_as_default=False)
-        except (OSError, ValueError, TimeoutError) as error:
-            raise InputError("--dask", [f"no Dask scheduler answers at {address} ({error})"]) from error
-        with client:
+    preset = None if address is None or "://" in address else read_preset(address)
+    if address is not None and (preset is None or preset.address is not None):
+        with _connected(address if preset is None else preset.address) as client:
+            yield client
+        return
+    if preset is not None:
+        with _started(cluster_maker(preset), address) as cluster, _connected(cluster) as client:
             yield client
         return
     quiet = {
@@ -50,8 +58,29 @@ def dask_client(address: str | None, *, workers: int) -> Iterator[Client]:
             memory_limit=0,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
+        logged_here(client),
     ):
         yield client
+
+
+@contextlib.contextmanager
+def _connected(where: object) -> Iterator[Client]:
+    try:
+        client = Client(where, timeout=30, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise InputError("--dask", [f"no Dask scheduler answers at {where} ({error})"]) from error
+    with client, logged_here(client):
+        yield client
+
+
+@contextlib.contextmanager
+def _started(start: Callable, name: str) -> Iterator:
+    try:
+        cluster = start()
+    except (OSError, RuntimeError, TypeError, ValueError, TimeoutError) as error:
+        raise InputError("--dask", [f"the cluster of preset {name} does not start ({error})"]) from error
+    with cluster:
+        yield cluster
 
 
 def call_remotely(client: Client, function: Callable, *arguments, report: Report):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from prefect import flow, task
@@ -9,11 +10,21 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 from flows import label_stages as stages
+from flows import rule_stages as rules
+from flows import set_stages
 from flows.dask_cluster import dask_client
 from flows.label_stages import EMBEDDED_KEYS, EMBEDDED_NAME
-from flows.options import ExpressionOptions, LabelOptions, QualityOptions, RunOptions, ScreenOptions
-from flows.records import Place, ScreenRecords
+from flows.options import (
+    ExpressionOptions,
+    GeneSetOptions,
+    LabelOptions,
+    QualityOptions,
+    RunOptions,
+    ScreenOptions,
+)
+from flows.records import Place, ScreenRecords, SideBySide
 from flows.reporting import ledger_artifact, quality_artifact
+from flows.side_by_side import side_by_side
 from flows.task_progress import task_progress
 from storage.manifest import StageRecord
 
@@ -51,12 +62,67 @@ def sum_profiles(place: Place, screen: StageRecord, options: QualityOptions) -> 
     return stages.pseudobulk_stage(place, screen, options, task_progress("summing", "gene blocks"))
 
 
+@task(name="compare guides", cache_policy=NO_CACHE)
+def compare_guides(
+    place: Place,
+    screen: StageRecord,
+    tests: StageRecord,
+    options: LabelOptions,
+    expression: ExpressionOptions,
+    cells: QualityOptions,
+) -> StageRecord:
+    """Count the DE calls on which a perturbation's guides agree."""
+    progress = task_progress("comparing guides", "gene blocks")
+    return rules.agreement_stage(place, screen, tests, options, expression, cells, progress)
+
+
 @task(name="make labels", cache_policy=NO_CACHE)
 def make_labels(
-    place: Place, quality: StageRecord, tests: StageRecord, options: LabelOptions, truth: Path | None
+    place: Place,
+    quality: StageRecord,
+    tests: StageRecord,
+    agreement: StageRecord,
+    options: LabelOptions,
+    truth: Path | None,
 ) -> StageRecord:
     """Apply the label rule."""
-    return stages.labels_stage(place, quality, tests, options, truth)
+    return rules.labels_stage(place, quality, tests, agreement, options, truth)
+
+
+@task(name="test gene sets", cache_policy=NO_CACHE)
+def compare_sets(
+    place: Place,
+    screen: StageRecord,
+    quality: StageRecord,
+    options: GeneSetOptions,
+    expression: ExpressionOptions,
+    cells: QualityOptions,
+) -> StageRecord:
+    """Test the scores of gene sets against the controls."""
+    progress = task_progress("testing", "gene sets")
+    return set_stages.gene_sets_stage(place, screen, quality, options, expression, cells, progress)
+
+
+@task(name="label gene sets", cache_policy=NO_CACHE)
+def label_sets(place: Place, sets: StageRecord, labels: StageRecord, options: LabelOptions) -> StageRecord:
+    """Apply the label rule to gene sets."""
+    return set_stages.set_labels_stage(place, sets, labels, options)
+
+
+@task(name="tests side by side", cache_policy=NO_CACHE)
+def compare_tests(
+    place: Place,
+    screen: StageRecord,
+    quality: StageRecord,
+    tests: StageRecord,
+    expression: ExpressionOptions,
+    cells: QualityOptions,
+    options: LabelOptions,
+    truth: Path | None,
+) -> SideBySide | None:
+    """Do the other tests asked for and compare them with the one that labels come from."""
+    progress = task_progress("testing", "gene blocks")
+    return side_by_side(place, screen, quality, tests, expression, cells, options, truth, progress)
 
 
 def _run_name() -> str:
@@ -69,6 +135,7 @@ def label_screen(
     quality: QualityOptions = QualityOptions(),
     expression: ExpressionOptions = ExpressionOptions(),
     label: LabelOptions = LabelOptions(),
+    sets: GeneSetOptions = GeneSetOptions(),
     run: RunOptions = RunOptions(),
 ) -> ScreenRecords:
     """Turn a screen's raw counts into DE tests, label tables and pseudobulk profiles."""
@@ -79,13 +146,22 @@ def label_screen(
             simulated = simulate(place)
             path, truth = simulated.folder / "screen.h5ad", simulated.folder / "screen.truth.parquet"
             screen = screen.model_copy(update=EMBEDDED_KEYS)
-        stages.check_test(expression, screen.batch_key)
+        stages.check_test(expression, screen)
+        set_stages.check_gene_sets(sets, expression)
         ingested = ingest(place, name, path, screen)
         judged = control_quality(place, ingested, quality)
         profiles = sum_profiles.submit(place, ingested, quality)
         tests = compare_expression(place, ingested, judged, expression, quality)
-        labels = make_labels(place, judged, tests, label, truth)
-        made = ScreenRecords(ingested, judged, tests, profiles.result(), labels, simulated)
+        agreement = compare_guides(place, ingested, tests, label, expression, quality)
+        labels = make_labels(place, judged, tests, agreement, label, truth)
+        made = ScreenRecords(ingested, judged, tests, profiles.result(), agreement, labels, simulated)
+        if sets.gene_sets is not None:
+            set_tests = compare_sets(place, ingested, judged, sets, expression, quality)
+            set_labels = label_sets(place, set_tests, labels, label)
+            made = replace(made, set_tests=set_tests, set_labels=set_labels)
+        if expression.others():
+            beside = compare_tests(place, ingested, judged, tests, expression, quality, label, truth)
+            made = replace(made, side_by_side=beside)
     ledger_artifact(f"{name} labels", made.records)
     quality_artifact(labels)
     return made

@@ -1,30 +1,36 @@
-"""The stages from counts to label tables: what each depends on, and where its files go."""
+"""The stages from counts to DE tests: what each depends on, and where its files go."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 import storage.h5ad
 import storage.screens
 import tasks.expression
-import tasks.labels
 import tasks.screens
 import tasks.screens.quality
-from flows.options import ExpressionOptions, LabelOptions, QualityOptions, ScreenOptions
+from flows.options import ExpressionOptions, QualityOptions, ScreenNames, ScreenOptions
 from flows.records import Place
-from storage.atomic import write_json
 from storage.errors import InputError
 from storage.manifest import Stage, StageRecord, file_digest, run_stage
 from storage.screens import Screen
 from storage.tables import read_frame, write_table
-from tasks.expression.calibration import check_against_truth, null_summary
-from tasks.expression.compare import compare_expression
-from tasks.expression.groups import CellGroups, false_perturbation_groups, perturbation_groups
+from tasks.expression.compare import compare_expression, untested
+from tasks.expression.designs import (
+    ComparisonPlan,
+    Design,
+    comparable_cells,
+    false_design,
+    screen_design,
+)
+from tasks.expression.gene_filters import GeneFilters
+from tasks.expression.groups import CellGroups
 from tasks.expression.pseudobulk import pseudobulk
-from tasks.labels.label_tables import make_labels
 from tasks.screens.ingest import ingest_screen
 from tasks.screens.quality import check_quality, usable_cells
 from tasks.screens.simulate import simulate_screen
@@ -35,6 +41,8 @@ Progress = Callable[[int, int], None]
 EMBEDDED = {"cells": 16_000, "genes": 1_200, "perturbations": 240, "controls": 2_400, "seed": 1}
 EMBEDDED_KEYS = {"guide_key": "guide_id", "batch_key": "batch"}
 EMBEDDED_NAME = "embedded"
+#: Perturbations named in an error.
+MOST_LISTED = 5
 
 
 def simulate_stage(place: Place, progress: Progress) -> StageRecord:
@@ -91,62 +99,102 @@ def tests_stage(
 ) -> StageRecord:
     """Test every kept perturbation, and false perturbations made of control cells, against the controls."""
     inputs = {"screen": screen.content, "quality": quality.content}
-    settings = options.model_dump() | quality_options.model_dump()
+    settings = options.for_one_test() | quality_options.model_dump()
     code = (tasks.expression, tasks.screens.quality, storage.screens, sys.modules[__name__])
     stage = Stage("tests", screen.name, inputs, settings, code)
     store = screen.folder / "screen.zarr"
-
+    family = "within a perturbation" if options.fdr_scope == "within" else "over all tests of the table"
     recipe = settings | {
         "ties": "corrected",
         "continuity": options.test == "wilcoxon",
-        "fdr": "Benjamini-Hochberg within a perturbation",
+        "fdr": f"Benjamini-Hochberg {family}",
         "screen": screen.content,
     }
 
     def work(folder: Path) -> dict[str, int]:
-        groups, false = _test_groups(Screen(store), quality, options, quality_options)
-        how = {"pseudocount": options.pseudocount, "normalise": options.normalise, "recipe": recipe}
-        how["client"] = place.client
-        table = folder / "tests.parquet"
-        n_tests, ledger = compare_expression(
-            store, groups, folder / ".blocks", table, progress=progress, **how
-        )
-        rows = {"tests.parquet": n_tests, "gene blocks": ledger.requested}
-        if false is not None:
-            table = folder / "null.parquet"
-            rows["null.parquet"], _ = compare_expression(store, false, folder / ".null-blocks", table, **how)
+        design, false, excluded = _designs(Screen(store), quality, options, quality_options)
+        write_table(folder / "excluded.parquet", excluded, recipe)
+        how = {
+            "pseudocount": options.pseudocount,
+            "normalise": options.normalise,
+            "filters": GeneFilters(options.min_mean_umis, options.min_expressing_cells),
+            "fdr_scope": options.fdr_scope,
+            "recipe": recipe,
+            "client": place.client,
+        }
+        rows = {}
+        for name, one, told in (("tests", design, {"progress": progress}), ("null", false, {})):
+            if one is not None:
+                table, blocks = folder / f"{name}.parquet", folder / f".{name}-blocks"
+                compared = {"pseudobulk": one.pseudobulk} | how | told
+                rows[table.name], ledger = compare_expression(store, one.groups, blocks, table, **compared)
+                rows[f"not tested in {table.name}"] = untested(table)
+                rows |= {"gene blocks": ledger.requested} if name == "tests" else {}
         return rows
 
     return run_stage(place.workspace, stage, work, force=place.force)
 
 
-def _test_groups(
+def _designs(
     screen: Screen, quality: StageRecord, options: ExpressionOptions, quality_options: QualityOptions
-) -> tuple[CellGroups, CellGroups | None]:
-    """The kept perturbations, and false ones made of control cells where there are enough."""
+) -> tuple[Design, Design | None, pd.DataFrame]:
+    """The kept perturbations, false ones made of controls where there are enough, and who is left out."""
     columns = [name for name in ("perturbation", "guide", "batch") if screen.has_column(name)]
     cells = screen.cells(*columns, "control", "library_size")
-    usable = usable_cells(screen, min_cell_umis=quality_options.min_cell_umis)
+    usable = tested_cells(screen, options, quality_options)
     judged = read_frame(quality.folder / "perturbations.parquet")
-    kept = judged.loc[judged["status"] == "kept", "perturbation"]
-    if options.test == "stratified":
-        # Cells of a batch without controls can be compared with nothing.
-        usable &= cells["batch"].isin(cells["batch"][cells["control"] & usable].unique()).to_numpy()
-        left = cells["perturbation"][usable].value_counts()
-        kept = kept[kept.map(left).fillna(0).to_numpy() >= quality_options.min_cells]
-    how = {"usable": usable, "normalise": options.normalise}
-    groups = perturbation_groups(cells, kept.tolist(), **how)
-    false = false_perturbation_groups(cells, seed=0, min_cells=quality_options.min_cells, **how)
-    if options.test == "stratified":
-        groups = groups.within(cells["batch"])
-        false = None if false is None else false.within(cells["batch"])
-    return groups, false
+    kept = judged.loc[judged["status"] == "kept", "perturbation"].tolist()
+    plan = ComparisonPlan(
+        options.test,
+        options.pseudobulk_model,
+        quality_options.min_cells,
+        options.min_profile_umis,
+        options.normalise,
+    )
+    design, reasons = screen_design(cells, kept, plan, usable=usable)
+    if kept and not design.groups.names:
+        listed = [f"{name}: {why}" for name, why in list(reasons.items())[:MOST_LISTED]]
+        more = [f"and {len(reasons) - MOST_LISTED} more"] if len(reasons) > MOST_LISTED else []
+        raise InputError(f"--test {options.test}", ["no perturbation can be tested", *listed, *more])
+    excluded = pd.DataFrame({"perturbation": list(reasons), "reason": list(reasons.values())}, dtype=object)
+    return design, false_design(cells, plan, usable=usable, seed=0), excluded
 
 
-def check_test(options: ExpressionOptions, batch_key: str | None) -> None:
-    """Raise if the test asked for needs what the screen's options do not name."""
-    if options.test == "stratified" and batch_key is None:
-        raise InputError("--test stratified", ["batches are not known; name their column with --batch-key"])
+def tested_groups(
+    screen: Screen, quality: StageRecord, options: ExpressionOptions, quality_options: QualityOptions
+) -> tuple[CellGroups, CellGroups | None]:
+    """The groups of cells that the rank-sum tests compare, and false ones where there are any."""
+    design, false, _ = _designs(screen, quality, options, quality_options)
+    return design.groups, None if false is None else false.groups
+
+
+def tested_cells(screen: Screen, options: ExpressionOptions, quality_options: QualityOptions) -> np.ndarray:
+    """Cells that take part in the tests, bool (n_cells,)."""
+    usable = usable_cells(screen, min_cell_umis=quality_options.min_cell_umis)
+    if options.test == "wilcoxon" or not screen.has_column("batch"):
+        return usable
+    return comparable_cells(screen.cells("batch", "control"), usable)
+
+
+def check_test(options: ExpressionOptions, names: ScreenNames) -> None:
+    """Raise if a test asked for needs what the screen's options do not name."""
+    problems = []
+    asked = {options.test, *options.also_test}
+    if "stratified" in asked and names.batch_key is None:
+        problems.append("--test stratified: batches are not known; name their column with --batch-key")
+    if "pseudobulk" in asked and options.pseudobulk_model == "paired" and names.batch_key is None:
+        problems.append(
+            "--test pseudobulk pairs perturbed and control cells by batch, and batches are not known; name "
+            "their column with --batch-key, or use --pseudobulk-model glm with --guide-key"
+        )
+    unknown = names.batch_key is None and names.guide_key is None
+    if "pseudobulk" in asked and options.pseudobulk_model == "glm" and unknown:
+        problems.append(
+            "--pseudobulk-model glm needs replicates: name the columns of guides (--guide-key), of "
+            "batches (--batch-key), or both"
+        )
+    if problems:
+        raise InputError("tests", problems)
 
 
 def pseudobulk_stage(
@@ -166,46 +214,3 @@ def pseudobulk_stage(
         return {"pseudobulk.h5ad": n}
 
     return run_stage(place.workspace, stage, work, force=place.force)
-
-
-def labels_stage(
-    place: Place, quality: StageRecord, tests: StageRecord, options: LabelOptions, truth: Path | None
-) -> StageRecord:
-    """Apply the label rule, and hold the calls against false perturbations and, where known, the truth."""
-    inputs = {"tests": tests.content, "quality": quality.content}
-    inputs |= {"truth": file_digest(truth)} if truth else {}
-    settings = options.model_dump()
-    stage = Stage("labels", tests.name, inputs, settings, (tasks.labels, tasks.expression))
-    rule = {"fdr": options.fdr, "min_log2_fold_change": options.min_log2_fold_change}
-
-    def work(folder: Path) -> dict[str, int]:
-        frame = read_frame(tests.folder / "tests.parquet")
-        made = make_labels(frame, seed=options.label_seed, **options.model_dump(exclude={"label_seed"}))
-        recipe = settings | {"tests": tests.content}
-        write_table(folder / "de.parquet", made.de, recipe | {"task": "de"})
-        write_table(folder / "dir.parquet", made.dir, recipe | {"task": "dir"})
-        judged = read_frame(quality.folder / "perturbations.parquet")
-        judged = judged.merge(made.counts, on="perturbation", how="left")
-        judged["split"] = judged["split"].fillna("")
-        untested = (judged["status"] == "kept") & judged["n_up"].isna()
-        why = "too few cells in batches that have controls"
-        judged.loc[untested, ["status", "reason"]] = ["excluded", why]
-        write_table(folder / "perturbations.parquet", judged, recipe)
-        summary = _calibration(tests.folder / "null.parquet", rule)
-        if truth is not None:
-            check = check_against_truth(frame, read_frame(truth), **rule)
-            write_table(folder / "truth_check.parquet", check, recipe)
-            summary |= {"realised_fdr": check["false_discovery_rate"][0], "power": check["power"][0]}
-        write_json(folder / "calibration.json", summary)
-        return {"de.parquet": len(made.de), "dir.parquet": len(made.dir)}
-
-    return run_stage(place.workspace, stage, work, force=place.force)
-
-
-def _calibration(path: Path, rule: dict[str, float]) -> dict[str, float]:
-    return null_summary(read_frame(path), **rule) if path.is_file() else {}
-
-
-def calibration_of(labels: StageRecord) -> dict[str, float]:
-    """The calibration figures of a finished label stage."""
-    return json.loads((labels.folder / "calibration.json").read_text())

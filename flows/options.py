@@ -8,13 +8,31 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from flows.answer_options import AnswerOptions
+from flows.base_options import Options
 
-class Options(BaseModel):
-    """Base of the options models: unchangeable, and strict about names."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+#: Kinds of stages, in the order they come in a job, for those who want some done again.
+Redo = Literal[
+    "all",
+    "simulated",
+    "screens",
+    "quality",
+    "pseudobulk",
+    "tests",
+    "agreement",
+    "labels",
+    "set-tests",
+    "set-labels",
+    "side-by-side",
+    "predictions",
+    "observations",
+    "summaries",
+    "questions",
+    "scores",
+    "comparisons",
+]
 
 
 class ScreenNames(Options):
@@ -81,10 +99,49 @@ class QualityOptions(Options):
 class ExpressionOptions(Options):
     """How expression is compared with the controls."""
 
-    test: Literal["wilcoxon", "stratified"] = Field(
+    test: Literal["wilcoxon", "stratified", "pseudobulk"] = Field(
         "wilcoxon",
         title="Test",
-        description="wilcoxon: rank-sum test against all controls; stratified: within batches (van Elteren).",
+        description="wilcoxon: rank-sum test against all controls; stratified: within batches (van Elteren); "
+        "pseudobulk: UMIs summed by batch, see --pseudobulk-model.",
+    )
+    also_test: tuple[Literal["wilcoxon", "stratified", "pseudobulk"], ...] = Field(
+        (),
+        title="Tests beside it",
+        description="Done on the same screen and shown side by side in the report; labels come from --test.",
+    )
+    pseudobulk_model: Literal["paired", "glm"] = Field(
+        "paired",
+        title="Pseudobulk model",
+        description="paired: moderated t of log2 differences between perturbed and control cells of the same "
+        "batch (two batches or more); glm: negative-binomial regression of profiles of single guides and "
+        "batches (for few batches and several guides; some 10 ms a test).",
+    )
+    min_profile_umis: float = Field(
+        2.0,
+        ge=0,
+        title="UMIs a profile",
+        description="Pseudobulk: UMIs of a gene to be expected in a profile; a batch with fewer is not used "
+        "for the gene.",
+    )
+    min_mean_umis: float = Field(
+        0.0,
+        ge=0,
+        title="Mean UMIs a gene",
+        description="Genes with fewer UMIs a cell, over a perturbation's and the control cells, are not "
+        "tested; 0: all are.",
+    )
+    min_expressing_cells: int = Field(
+        0,
+        ge=0,
+        title="Cells expressing a gene",
+        description="Genes with any UMI in fewer of a perturbation's and the control cells are not tested; "
+        "0: all are.",
+    )
+    fdr_scope: Literal["within", "all"] = Field(
+        "within",
+        title="FDR over",
+        description="Benjamini-Hochberg within each perturbation, or over all tests of the screen.",
     )
     normalise: Literal["library", "none"] = Field(
         "library",
@@ -98,6 +155,20 @@ class ExpressionOptions(Options):
         description="Added to both means before the fold change, in their unit.",
     )
 
+    def for_one_test(self) -> dict[str, object]:
+        """What the result of ``test`` depends on, as plain values."""
+        others = (
+            {"also_test"}
+            if self.test == "pseudobulk"
+            else {"also_test", "pseudobulk_model", "min_profile_umis"}
+        )
+        return self.model_dump(exclude=others)
+
+    def others(self) -> list[ExpressionOptions]:
+        """The same options for each other test asked for, in the order given."""
+        names = [name for name in dict.fromkeys(self.also_test) if name != self.test]
+        return [self.model_copy(update={"test": name, "also_test": ()}) for name in names]
+
 
 class LabelOptions(Options):
     """Which pairs become labels, and how they are split."""
@@ -108,6 +179,13 @@ class LabelOptions(Options):
     )
     negative_min_p: float = Field(
         0.1, ge=0, le=1, title="Negatives' p-value", description="A pair may be 0 from this unadjusted p on."
+    )
+    detectable: float = Field(
+        1.0,
+        ge=0,
+        title="Detectable fold change",
+        description="A pair may be 0 only where the test finds an absolute log2 fold change of this size in "
+        "four of five cases; 0: do not ask.",
     )
     max_positives: int = Field(20, ge=1, title="Positives a perturbation", description="At most so many.")
     positives_by: Literal["strongest", "random"] = Field(
@@ -122,8 +200,27 @@ class LabelOptions(Options):
     test_share: float = Field(
         0.25, gt=0, lt=1, title="Test share", description="Share of perturbations in the test split."
     )
+    guide_cells: int = Field(
+        10,
+        ge=1,
+        title="Cells a guide",
+        description="Guides with fewer usable cells have no say in agreement.",
+    )
     label_seed: int = Field(
         0, ge=0, title="Seed of the draws", description="For negatives, caps and the split."
+    )
+
+
+class GeneSetOptions(Options):
+    """Gene sets to be tested and labelled beside the genes."""
+
+    gene_sets: str | None = Field(
+        None,
+        title="Gene sets",
+        description="JSON file of sets, {name: [symbols]}; their scores are tested and labelled too.",
+    )
+    min_set_genes: int = Field(
+        5, ge=1, title="Genes a set", description="Sets with fewer measured genes are excluded, by name."
     )
 
 
@@ -148,7 +245,9 @@ class KnowledgeOptions(Options):
 class PredictorOptions(Options):
     """Which predictors are trained."""
 
-    predictors: tuple[Literal["prior", "physical", "retrieval", "gat"], ...] = Field(
+    predictors: tuple[
+        Literal["prior", "physical", "retrieval", "kernel", "stack", "ensemble", "gat"], ...
+    ] = Field(
         ("prior", "physical", "retrieval", "gat"),
         min_length=1,
         title="Predictors",
@@ -168,14 +267,6 @@ class PredictorOptions(Options):
     )
 
 
-class AnswerOptions(Options):
-    """SUMMER's language model."""
-
-    engine: Literal["none"] = Field(
-        "none", title="Engine", description="Language model engine; none: SUMMER is skipped and said to be."
-    )
-
-
 class ComputeOptions(Options):
     """What computes, and whether finished stages are done again."""
 
@@ -185,7 +276,13 @@ class ComputeOptions(Options):
     dask: str | None = Field(
         None, title="Dask scheduler", description="Address such as tcp://host:8786; empty: in this process."
     )
-    force: bool = Field(False, title="Do again", description="Do every stage again, also what is done.")
+    force: tuple[Redo, ...] = Field(
+        (),
+        title="Do again",
+        description="Stages to be done again although they are done, and then whatever comes out otherwise "
+        "after them; all: everything.",
+        json_schema_extra={"alone": "all"},
+    )
 
 
 class RunOptions(ComputeOptions):
@@ -212,6 +309,7 @@ class BenchmarkOptions(Options):
     quality: QualityOptions = Field(QualityOptions(), title="Quality control")
     expression: ExpressionOptions = Field(ExpressionOptions(), title="Tests")
     label: LabelOptions = Field(LabelOptions(), title="Labels")
+    sets: GeneSetOptions = Field(GeneSetOptions(), title="Gene sets")
     knowledge: KnowledgeOptions = Field(KnowledgeOptions(), title="Knowledge")
     predict: PredictorOptions = Field(PredictorOptions(), title="Predictors")
     answer: AnswerOptions = Field(AnswerOptions(), title="SUMMER")
@@ -225,6 +323,7 @@ class LabelScreenOptions(Options):
     quality: QualityOptions = Field(QualityOptions(), title="Quality control")
     expression: ExpressionOptions = Field(ExpressionOptions(), title="Tests")
     label: LabelOptions = Field(LabelOptions(), title="Labels")
+    sets: GeneSetOptions = Field(GeneSetOptions(), title="Gene sets")
     compute: ComputeOptions = Field(ComputeOptions(), title="Run")
 
 
@@ -237,13 +336,36 @@ class TestExpressionOptions(Options):
     compute: ComputeOptions = Field(ComputeOptions(), title="Run")
 
 
+class AnswerCommandOptions(Options):
+    """Options of `pqa answer`."""
+
+    labels: Path = Field(title="Labels", description="Label table; its train rows are what was observed.")
+    pairs: Path = Field(title="Pairs", description="Table of pert, gene to be asked about.")
+    task: Literal["de", "dir"] | None = Field(
+        None,
+        title="Task",
+        description="What label 1 means: de (changed) or dir (up); default: as the table says.",
+    )
+    knowledge: KnowledgeOptions = Field(KnowledgeOptions(), title="Knowledge")
+    answer: AnswerOptions = Field(AnswerOptions(), title="SUMMER")
+
+
+class EnrichOptions(Options):
+    """Options of `pqa enrich`."""
+
+    knowledge: KnowledgeOptions = Field(KnowledgeOptions(), title="Knowledge")
+    answer: AnswerOptions = Field(AnswerOptions(), title="SUMMER")
+
+
 class PredictCommandOptions(Options):
     """Options of `pqa predict`."""
 
     labels: Path = Field(title="Labels", description="Label table; its train rows are learnt from.")
     pairs: Path = Field(title="Pairs", description="Table of pert, gene to be scored.")
     knowledge: Path = Field(title="Knowledge", description="Folder with edges_*.parquet and gene_*.parquet.")
-    predictor: str = Field(title="Predictor", description="prior, physical, retrieval or gat.")
+    predictor: str = Field(
+        title="Predictor", description="prior, physical, retrieval, kernel, stack, ensemble or gat."
+    )
     also: tuple[Path, ...] = Field((), title="Also", description="Other lines' label tables to learn from.")
     task: Literal["de", "dir"] | None = Field(
         None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import signal
 import socket
@@ -50,9 +51,7 @@ def prefect_server(workspace: Path) -> Iterator[str]:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise ServerError(
-            f"another job is running in the workspace {workspace}; wait for it or give another --workspace"
-        ) from error
+        raise ServerError(f"another job is running in the workspace {workspace}; {_advice(home)}") from error
     with lock, _running(home) as url, temporary_settings({PREFECT_API_URL: f"{url}/api"}):
         try:
             yield url
@@ -60,6 +59,18 @@ def prefect_server(workspace: Path) -> Iterator[str]:
             # Logs and events still on their way would wait a minute for a server that is gone.
             APILogWorker.drain_all(timeout=10)
             EventsWorker.drain_all(timeout=10)
+
+
+def _advice(home: Path) -> str:
+    """What to do when a workspace is taken: the file is there while `pqa up` serves it."""
+    served = home.parent / "up.json"
+    if not served.is_file():
+        return "wait for it or give another --workspace"
+    addresses = json.loads(served.read_text())
+    return (
+        f"`pqa up` serves it: press Run at {addresses['prefect']}, or give the command its servers: "
+        f"PREFECT_API_URL={addresses['prefect']}/api pqa ... --mlflow {addresses['mlflow']}"
+    )
 
 
 @contextlib.contextmanager

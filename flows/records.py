@@ -8,7 +8,7 @@ from pathlib import Path
 from distributed import Client
 
 from storage.errors import InputError
-from storage.manifest import StageRecord, file_digest
+from storage.manifest import StageRecord, file_digest, read_manifest
 from storage.tables import read_labels
 
 #: The two questions asked of a pair, and what label 1 means.
@@ -21,7 +21,8 @@ class Place:
 
     workspace: Path
     client: Client | None = None
-    force: bool = False
+    #: Kinds of stages to be done again; "all" for every one.
+    force: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class LabelSet:
         InputError
             If neither is there, or a table is not a label table.
         """
+        folder = Path(stem)
+        if (made := read_manifest(folder)) is not None:
+            # Tables made here: the folder of a finished stage of labels.
+            found = {task: folder / f"{task}.parquet" for task in TASK_TITLES}
+            return cls.of_files(made["name"], {task: path for task, path in found.items() if path.is_file()})
         tables = {task: Path(f"{stem}-{task}.parquet") for task in TASK_TITLES}
         found = {task: path for task, path in tables.items() if path.is_file()}
         if not found:
@@ -57,6 +63,14 @@ class LabelSet:
 
 
 @dataclass(frozen=True)
+class SideBySide:
+    """Tests done beside the one that labels come from, by name, and their comparison."""
+
+    others: dict[str, StageRecord]
+    comparison: StageRecord
+
+
+@dataclass(frozen=True)
 class ScreenRecords:
     """The finished stages behind labels that were made here."""
 
@@ -64,12 +78,21 @@ class ScreenRecords:
     quality: StageRecord
     tests: StageRecord
     pseudobulk: StageRecord
+    agreement: StageRecord
     labels: StageRecord
     #: The simulated screen with its truth and knowledge graph, where the screen is the embedded one.
     simulated: StageRecord | None
+    #: Tests and labels of gene sets, where there are any.
+    set_tests: StageRecord | None = None
+    set_labels: StageRecord | None = None
+    #: Other tests of the same screen, where there are any.
+    side_by_side: SideBySide | None = None
 
     @property
     def records(self) -> list[StageRecord]:
         """All stages, in the order they ran."""
-        stages = [self.simulated, self.screen, self.quality, self.pseudobulk, self.tests, self.labels]
+        stages = [self.simulated, self.screen, self.quality, self.pseudobulk, self.tests]
+        stages += [self.agreement, self.labels, self.set_tests, self.set_labels]
+        if self.side_by_side is not None:
+            stages += [*self.side_by_side.others.values(), self.side_by_side.comparison]
         return [stage for stage in stages if stage is not None]

@@ -7,12 +7,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from flows.label_stages import calibration_of
 from flows.records import TASK_TITLES, LabelSet, ScreenRecords
+from flows.rule_stages import calibration_of
+from flows.set_stages import set_calibration_of
+from flows.side_by_side import side_by_side_tables
+from storage.expression_tables import read_perturbations
 from storage.manifest import folder_digest
-from storage.tables import read_frame, read_labels
-from tasks.comparison.label_sections import label_sections
+from storage.tables import read_frame, read_labels, read_recipe
+from tasks.comparison.label_sections import MOST_DRAWN, label_sections, most_responsive
 from tasks.comparison.report import Report, Section, write_report
+from tasks.comparison.set_section import set_section
+from tasks.comparison.side_by_side_section import side_by_side_section
 
 
 def label_report(path: Path, screen: ScreenRecords) -> None:
@@ -32,9 +37,12 @@ def screen_sections(screen: ScreenRecords) -> list[Section]:
         return read_frame(path) if path.is_file() else None
 
     recipe = calibration_of(screen.labels)
-    return label_sections(
-        read_frame(screen.tests.folder / "tests.parquet").astype({"pert": str, "gene": str}),
-        read_frame(screen.labels.folder / "perturbations.parquet"),
+    perturbations = read_frame(screen.labels.folder / "perturbations.parquet")
+    # The whole table of tests may be larger than memory; only these are drawn.
+    drawn = most_responsive(perturbations)["perturbation"].head(MOST_DRAWN)
+    sections = label_sections(
+        read_perturbations(screen.tests.folder / "tests.parquet", drawn.tolist()),
+        perturbations,
         guides=read_frame(screen.quality.folder / "guides.parquet"),
         null_tests=optional(screen.tests.folder / "null.parquet"),
         truth_check=optional(screen.labels.folder / "truth_check.parquet"),
@@ -46,7 +54,17 @@ def screen_sections(screen: ScreenRecords) -> list[Section]:
             "DE calls among false perturbations": recipe.get("null_de_calls"),
             "pseudobulk profiles": screen.pseudobulk.rows["pseudobulk.h5ad"],
         },
+        calibration=recipe,
+        detectable=read_recipe(screen.labels.folder / "de.parquet")["detectable"],
     )
+    if screen.side_by_side is not None:
+        chosen = read_recipe(screen.tests.folder / "tests.parquet")["test"]
+        tables = side_by_side_tables(screen.side_by_side.comparison)
+        sections.append(side_by_side_section(*tables, chosen=chosen))
+    if screen.set_labels is not None:
+        sets = read_frame(screen.set_labels.folder / "gene-sets.parquet")
+        sections.append(set_section(sets, set_calibration_of(screen.set_labels)))
+    return sections
 
 
 def report_page(

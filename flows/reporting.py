@@ -65,12 +65,30 @@ def leaderboard_artifact(data_set: str, task: str, board: pd.DataFrame) -> None:
     )
 
 
-def report_artifact(data_set: str, report: Path, lines: Sequence[str]) -> None:
-    """Link the report, and say in a few lines where everything is."""
+def report_artifact(data_set: str, report: Path | str, lines: Sequence[str]) -> None:
+    """Link the report, by its page in MLflow or as a file, and say in a few lines where everything is."""
+    address = report if isinstance(report, str) else report.resolve().as_uri()
     create_link_artifact(
-        report.resolve().as_uri(), link_text="Open the report", key=artifact_key("report", data_set)
+        address,
+        link_text="Open the report",
+        key=artifact_key("report", data_set),
+        description=f"[Open the report]({address})",
     )
-    create_markdown_artifact("\n\n".join(lines), key=artifact_key("summary", data_set))
+    described = "Where tables and report are."
+    create_markdown_artifact("\n\n".join(lines), key=artifact_key("summary", data_set), description=described)
+
+
+def places_artifact(mlflow: str, dashboard: str) -> None:
+    """Link what else can be looked at while a run lasts."""
+    lines = [f"[What the workers compute now (Dask dashboard)]({dashboard}/status)"] if dashboard else []
+    lines += (
+        [f"[All runs of before (MLflow)]({mlflow}/#/experiments?workflowType=machine_learning)"]
+        if mlflow
+        else []
+    )
+    if lines:
+        described = "Dask dashboard and MLflow"
+        create_markdown_artifact("\n\n".join(lines), key="while-it-runs", description=described)
 
 
 def artifact_key(*parts: str) -> str:

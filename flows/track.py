@@ -11,16 +11,28 @@ import pandas as pd
 import storage
 import tasks
 from flows.compare_stages import leaderboard_of
-from flows.label_stages import calibration_of
 from flows.predict_stages import scores_of
 from flows.records import LabelSet, ScreenRecords
+from flows.rule_stages import calibration_of
+from flows.set_stages import set_calibration_of
+from flows.side_by_side import side_by_side_metrics
 from storage.manifest import StageRecord
 from storage.tables import read_labels
 from storage.tracking import CONTENT_TAG, ModelFiles, RunContent, TableInput, Tracker
 from tasks.predictors.fitting import seconds_file, test_pairs
 
 #: What a logged model needs where it is loaded.
-REQUIREMENTS = ("numpy", "pandas", "scipy", "scikit-learn", "pyarrow", "numba", "torch", "torch-geometric")
+REQUIREMENTS = (
+    "numpy",
+    "pandas",
+    "scipy",
+    "scikit-learn",
+    "pyarrow",
+    "numba",
+    "lightgbm",
+    "torch",
+    "torch-geometric",
+)
 
 
 def table_inputs(labels: LabelSet, *tasks_wanted: str) -> list[TableInput]:
@@ -80,7 +92,8 @@ def track_comparison(
         return
     boards = {task: leaderboard_of(comparison, task) for task in labels.tables}
     boards = {task: board for task, board in boards.items() if board is not None}
-    metrics = calibration_of(screen.labels) if screen else {}
+    metrics = calibration_of(screen.labels) | set_calibration_of(screen.set_labels) if screen else {}
+    metrics |= side_by_side_metrics(screen.side_by_side) if screen else {}
     for task, board in boards.items():
         best = board.iloc[0]
         metrics |= {f"best_{task}_auroc": best["auroc"]}

@@ -47,6 +47,8 @@ class RunContent:
         One mapping an epoch, logged with the epoch as step.
     files
         Artifact folder ('' = top) to local files.
+    tables
+        File name ending in .json to a table that the run's page shows.
     description
         Markdown shown on the run's page.
     """
@@ -57,6 +59,7 @@ class RunContent:
     tags: Mapping[str, str] = field(default_factory=dict)
     inputs: Sequence[TableInput] = ()
     files: Sequence[tuple[str, Path]] = ()
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     description: str = ""
 
 
@@ -74,6 +77,21 @@ class ModelFiles:
 def local_uri(workspace: Path | str) -> str:
     """Address of the SQLite store in a workspace."""
     return f"sqlite:///{Path(workspace).resolve() / 'mlflow.db'}"
+
+
+def page_of(server: str | None, experiment: str, run_id: str, file: str = "") -> str:
+    """Address of a run's page, or of the page of one of its files; '' where there is no server."""
+    if not server:
+        return ""
+    page = f"{server}/#/experiments/{experiment}/runs/{run_id}{'/artifacts/' + file if file else ''}"
+    # Without this MLflow shows its pages for language models.
+    return f"{page}?workflowType=machine_learning"
+
+
+def charts_of(server: str | None, experiment: str) -> str:
+    """Address of an experiment's page with every metric of every run as a bar; '' without a server."""
+    page = f"{server}/#/experiments/{experiment}/runs?workflowType=machine_learning"
+    return f"{page}&compareRunsMode=CHART" if server else ""
 
 
 class Tracker:
@@ -104,6 +122,11 @@ class Tracker:
         kind = {"mlflow.experimentKind": "custom_model_development"}
         return self._client.create_experiment(name, artifact_location=place, tags=kind)
 
+    @property
+    def experiment(self) -> str:
+        """The experiment's id."""
+        return self._experiment
+
     def open_run(self, key: str, name: str, *, parent: str | None = None) -> str:
         """Id of the run with this key; made and set running if it is not there yet."""
         with FileLock(self._workspace / ".mlflow.lock"):
@@ -122,9 +145,15 @@ class Tracker:
         return run.info.status == "FINISHED" and run.data.tags.get(CONTENT_TAG) == content
 
     def write_run(
-        self, key: str, name: str, content: RunContent, *, parent: str, model: ModelFiles | None = None
+        self,
+        key: str,
+        name: str,
+        content: RunContent,
+        *,
+        parent: str | None = None,
+        model: ModelFiles | None = None,
     ) -> str:
-        """Write a child run unless it is finished; one that was interrupted is deleted and written anew."""
+        """Write a run whole unless it is finished; one that was interrupted is deleted and written anew."""
         # Held to the end: another job must not take a run in the making for an interrupted one.
         with FileLock(self._workspace / ".mlflow-write.lock"):
             if (found := self._find(key)) is not None:
@@ -171,6 +200,8 @@ class Tracker:
             self._client.log_inputs(run_id, datasets=[_dataset(table) for table in content.inputs])
         for folder, path in content.files:
             self._client.log_artifact(run_id, str(path), folder or None)
+        for name, table in content.tables.items():
+            self._client.log_table(run_id, data=table, artifact_file=name)
 
     def _find(self, key: str):
         runs = self._client.search_runs([self._experiment], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)

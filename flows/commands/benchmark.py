@@ -21,7 +21,7 @@ from flows.records import TASK_TITLES
 def run(arguments: Namespace) -> None:
     """The main job as a Prefect flow, then where to look."""
     options = read_options(BenchmarkOptions, arguments, config=arguments.config)
-    check_inputs(options.labels, options.screen, options.knowledge)
+    check_inputs(options.labels, options.screen, options.knowledge, options.answer)
     shorten_user_errors()
     workspace = options.run.workspace
     with prefect_server(workspace) as url:

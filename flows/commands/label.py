@@ -6,15 +6,18 @@ from argparse import Namespace
 from pathlib import Path
 
 from flows import label_stages as stages
+from flows import rule_stages as rules
+from flows import set_stages
 from flows.arguments import read_options
 from flows.commands.printing import print_json
+from flows.commands.testing import stages_to_tests
 from flows.dask_cluster import dask_client
-from flows.options import LabelScreenOptions, ScreenOptions, TestExpressionOptions
+from flows.options import LabelScreenOptions
 from flows.progress import progress_of
-from flows.records import Place, ScreenRecords
+from flows.records import Place, ScreenRecords, SideBySide
 from flows.report_pages import label_report
-from storage.atomic import copy_or_remove
-from storage.errors import InputError
+from flows.side_by_side import SUMMARY, side_by_side
+from storage.atomic import copy_or_remove, remove
 from storage.manifest import StageRecord
 
 #: Stages are kept here, beside the tables, so that the command can go on where it was.
@@ -26,12 +29,15 @@ RESULTS = {
     "quality": ("guides.parquet",),
     "pseudobulk": ("pseudobulk.h5ad",),
     "labels": ("de.parquet", "dir.parquet", "perturbations.parquet", "calibration.json"),
+    "set_tests": ("set-tests.parquet", "set-null.parquet"),
+    "set_labels": ("set-de.parquet", "set-dir.parquet", "gene-sets.parquet", "set-calibration.json"),
 }
 
 
 def run(arguments: Namespace) -> None:
     """Counts to tables in a folder."""
     options = read_options(LabelScreenOptions, arguments)
+    set_stages.check_gene_sets(options.sets, options.expression)
     out: Path = arguments.out
     with dask_client(options.compute.dask, workers=options.compute.workers) as client:
         place = Place(out / WORK, client, options.compute.force)
@@ -39,16 +45,31 @@ def run(arguments: Namespace) -> None:
         profiles = stages.pseudobulk_stage(
             place, ingested, options.quality, progress_of("summing", "gene blocks")
         )
-        labels = stages.labels_stage(place, judged, tests, options.label, None)
-    records = ScreenRecords(ingested, judged, tests, profiles, labels, None)
+        agreement = rules.agreement_stage(
+            place,
+            ingested,
+            tests,
+            options.label,
+            options.expression,
+            options.quality,
+            progress_of("comparing guides", "gene blocks"),
+        )
+        labels = rules.labels_stage(place, judged, tests, agreement, options.label, None)
+        sets = _set_stages(place, ingested, judged, labels, options)
+        how = (options.expression, options.quality, options.label, None)
+        beside = side_by_side(place, ingested, judged, tests, *how, progress_of("testing", "gene blocks"))
+    records = ScreenRecords(ingested, judged, tests, profiles, agreement, labels, None, *sets, beside)
     for folder, names in RESULTS.items():
+        record = getattr(records, folder)
         for name in names:
             # What this run has not made must not stay from an earlier one.
-            copy_or_remove(getattr(records, folder).folder / name, out / name)
+            copy_or_remove(record.folder / name, out / name) if record else remove(out / name)
+    _copy_side_by_side(beside, out)
     label_report(out / "report.html", records)
-    rows = {record.kind: dict(record.rows) for record in records.records}
+    others = beside.others.values() if beside else ()
+    rows = {record.kind: dict(record.rows) for record in records.records if record not in others}
     if arguments.json:
-        print_json({"out": str(out), "rows": rows, "calibration": stages.calibration_of(labels)})
+        print_json({"out": str(out), "rows": rows, "calibration": rules.calibration_of(labels)})
         return
     kept, de, direction = judged.rows["kept"], labels.rows["de.parquet"], labels.rows["dir.parquet"]
     print(f"{ingested.rows['cells']:,} cells")
@@ -57,17 +78,26 @@ def run(arguments: Namespace) -> None:
     print(f"tables and report.html in {out}")
 
 
-def stages_to_tests(
-    place: Place, screen: str, options: LabelScreenOptions | TestExpressionOptions
-) -> tuple[StageRecord, StageRecord, StageRecord]:
-    """Ingest, judge and test a screen; the three finished stages."""
-    if not Path(screen).is_file():
-        raise InputError(screen, ["no such file"])
-    stages.check_test(options.expression, options.names.batch_key)
-    named = ScreenOptions(screen=screen, **options.names.model_dump())
-    path = Path(screen)
-    ingested = stages.ingest_stage(place, path.stem, path, named, progress_of("reading", "cells"))
-    judged = stages.quality_stage(place, ingested, options.quality)
-    progress = progress_of("testing", "gene blocks")
-    tests = stages.tests_stage(place, ingested, judged, options.expression, options.quality, progress)
-    return ingested, judged, tests
+def _copy_side_by_side(beside: SideBySide | None, out: Path) -> None:
+    """Put the other tests' tables and the comparison beside the results; remove those not made now."""
+    for name in ("wilcoxon", "stratified", "pseudobulk"):
+        target = out / f"tests-{name}.parquet"
+        made = beside is not None and name in beside.others
+        copy_or_remove(beside.others[name].folder / "tests.parquet", target) if made else remove(target)
+    target = out / "side-by-side.parquet"
+    copy_or_remove(beside.comparison.folder / SUMMARY, target) if beside else remove(target)
+
+
+def _set_stages(
+    place: Place,
+    ingested: StageRecord,
+    judged: StageRecord,
+    labels: StageRecord,
+    options: LabelScreenOptions,
+) -> tuple[StageRecord | None, StageRecord | None]:
+    """Test and label gene sets, where there are any."""
+    if options.sets.gene_sets is None:
+        return None, None
+    how = (options.sets, options.expression, options.quality, progress_of("testing", "gene sets"))
+    tests = set_stages.gene_sets_stage(place, ingested, judged, *how)
+    return tests, set_stages.set_labels_stage(place, tests, labels, options.label)

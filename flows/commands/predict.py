@@ -16,7 +16,7 @@ from tasks.predictors.fitting import FitRequest, fit, n_unknown
 def run(arguments: Namespace) -> None:
     """Fit one predictor on a table's training rows and score pairs."""
     options = read_options(PredictCommandOptions, arguments)
-    task = options.task or _task_of(options.labels)
+    task = options.task or task_of(options.labels)
     pairs = read_pairs(options.pairs)
     settings = options.model_dump(exclude={"labels", "pairs", "also", "task"}, mode="json")
     also = {task: tuple(str(path) for path in options.also)}
@@ -31,7 +31,7 @@ def run(arguments: Namespace) -> None:
         print(f"{len(scored):,} pairs scored in {arguments.out}; {unknown:,} genes unknown to the graph")
 
 
-def _task_of(labels: Path) -> str:
+def task_of(labels: Path) -> str:
     """The task a label table says it is for, in its recipe or its name; de where it does not say."""
     recipe = read_recipe(labels) if labels.suffix != ".csv" and labels.is_file() else {}
     return recipe.get("task") or ("dir" if labels.stem.split("-")[-1] == "dir" else "de")

@@ -7,8 +7,8 @@ from argparse import Namespace
 from pathlib import Path
 
 from flows.arguments import read_options
-from flows.commands.label import stages_to_tests
 from flows.commands.printing import print_json
+from flows.commands.testing import stages_to_tests
 from flows.dask_cluster import dask_client
 from flows.options import TestExpressionOptions
 from flows.records import Place

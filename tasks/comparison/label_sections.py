@@ -7,11 +7,14 @@ from collections.abc import Mapping
 import pandas as pd
 
 from tasks.comparison.calibration_figures import null_calibration, small_p_share, truth_figure
+from tasks.comparison.evidence_section import evidence_section
 from tasks.comparison.knock_down_figure import idle_guides, knock_down
 from tasks.comparison.report import Section
 from tasks.comparison.screen_figures import de_genes_per_perturbation, volcano
 
 MOST_LISTED = 100
+#: Volcano plots shown.
+MOST_DRAWN = 6
 
 
 def label_sections(
@@ -22,6 +25,8 @@ def label_sections(
     null_tests: pd.DataFrame | None = None,
     truth_check: pd.DataFrame | None = None,
     counts: Mapping[str, object] | None = None,
+    calibration: Mapping[str, float] | None = None,
+    detectable: float = 0.0,
     alpha: float = 0.05,
     works_below: float = 0.7,
 ) -> list[Section]:
@@ -30,7 +35,7 @@ def label_sections(
     Parameters
     ----------
     tests
-        The DE tests, as in ``tests.parquet``.
+        The DE tests, as in ``tests.parquet``, at least of the perturbations with the most DE genes.
     perturbations
         ``perturbation``, ``n_cells``, ``n_guides``, ``target_measured``, ``target_log2_fold_change``,
         ``target_remaining``, ``status`` ('kept' or 'excluded'), ``reason``, ``n_up``, ``n_down``.
@@ -42,6 +47,8 @@ def label_sections(
         ``group``, ``n_true``, ``n_called``, ``false_discovery_rate``, ``power`` on a simulated screen.
     counts
         Further rows for the table of what went in, by name.
+    calibration, detectable
+        As for `evidence_section`, which needs both and more columns of ``perturbations``.
     alpha
         Adjusted p-value below which a gene is called DE.
     works_below
@@ -52,11 +59,23 @@ def label_sections(
         _knock_down_section(perturbations, guides, works_below),
         _expression_section(tests, perturbations, alpha),
     ]
+    if calibration is not None:
+        known = guides is not None and len(guides) > 0
+        sections.append(
+            evidence_section(perturbations, calibration, detectable=detectable, guides_known=known)
+        )
     if null_tests is not None:
         sections.append(_null_section(null_tests))
     if truth_check is not None:
         sections.append(_truth_section(truth_check, alpha))
     return sections
+
+
+def most_responsive(perturbations: pd.DataFrame) -> pd.DataFrame:
+    """Kept perturbations with their number of DE genes, ``n_de``, most first."""
+    kept = perturbations[perturbations["status"] == "kept"]
+    kept = kept.assign(n_de=kept["n_up"].fillna(0) + kept["n_down"].fillna(0))
+    return kept.sort_values(["n_de", "perturbation"], ascending=[False, True])
 
 
 def _screen_section(perturbations: pd.DataFrame, counts: Mapping[str, object]) -> Section:
@@ -127,7 +146,7 @@ def _expression_section(tests: pd.DataFrame, perturbations: pd.DataFrame, alpha:
             "How to read this: each point is a gene. To the right it is higher in the perturbed cells, to "
             "the left lower; the higher up, the surer. Coloured genes have an adjusted p-value below "
             f"{alpha:g}; a ring marks the perturbed gene itself. Triangles at the top lie beyond the scale.",
-            volcano(tests, alpha=alpha),
+            volcano(tests, most=MOST_DRAWN, alpha=alpha),
         ),
         (
             "How many genes respond\n"
@@ -137,9 +156,7 @@ def _expression_section(tests: pd.DataFrame, perturbations: pd.DataFrame, alpha:
             de_genes_per_perturbation(perturbations),
         ),
     ]
-    kept = perturbations[perturbations["status"] == "kept"]
-    kept = kept.assign(n_de=kept["n_up"].fillna(0) + kept["n_down"].fillna(0))
-    kept = kept.sort_values(["n_de", "perturbation"], ascending=[False, True]).head(MOST_LISTED)
+    kept = most_responsive(perturbations).head(MOST_LISTED)
     listed = pd.DataFrame(
         {
             "perturbation": kept["perturbation"],

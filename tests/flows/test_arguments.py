@@ -52,7 +52,7 @@ def test_values_of_every_kind_find_their_field():
     assert (got.label.fdr, got.label.max_positives, got.label.positives_by) == (0.01, 7, "random")
     assert (got.screen.guide_key, got.quality.max_target_remaining) == ("sg", 0.3)
     assert got.predict.predictors == ("prior", "gat")
-    assert (got.run.force, got.knowledge.noncommercial) == (True, False)
+    assert (got.run.force, got.knowledge.noncommercial) == (("all",), False)
     assert got.run.workspace == Path("elsewhere")
     assert got.labels == ("a/k562", "a/rpe1")
 

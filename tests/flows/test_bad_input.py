@@ -132,7 +132,12 @@ SCREENS = {
     ),
     "no Dask scheduler": (
         changed(lambda counts: counts),
-        ["--dask: no Dask scheduler answers at nonsense"],
+        ["--dask: no Dask scheduler answers at tcp://127.0.0.1:9"],
+        ["--dask", "tcp://127.0.0.1:9"],
+    ),
+    "neither an address nor a preset": (
+        changed(lambda counts: counts),
+        ["--dask: 'nonsense' is no address", "presets: "],
         ["--dask", "nonsense"],
     ),
 }
@@ -207,7 +212,7 @@ def test_what_an_earlier_run_wrote_is_left_as_it_was(tmp_path, capfd):
     good, bad, out = tmp_path / "good.h5ad", tmp_path / "bad.h5ad", tmp_path / "out"
     changed(lambda counts: counts)(good)
     changed(put(0.5))(bad)
-    assert main(["label", str(good), "--out", str(out)]) == 0
+    assert main(["label", str(good), "--out", str(out), "--detectable", "0"]) == 0
     before = tables_of(out)
     assert len(before) > 5
     for arguments in ([str(bad)], [str(good), "--min-cells", "999"], [str(good), "--control", "ctrl"]):

@@ -64,7 +64,8 @@ def test_prefect_shows_the_runs_and_what_came_of_them(result, prefect_api):
     assert {states["label small"], states["train on small"], states["benchmark small"]} == {"COMPLETED"}
     tables = artifacts(prefect_api, "table")
     ledger = json.loads(tables["ledger-small-labels"]["data"])
-    assert {row["stage"] for row in ledger} == {"screens", "quality", "pseudobulk", "tests", "labels"}
+    stages = {"screens", "quality", "pseudobulk", "tests", "agreement", "labels"}
+    assert {row["stage"] for row in ledger} == stages
     assert all(row["status"] in {"done", "skipped"} and row["why"] for row in ledger)
     assert {"leaderboard-small-de", "leaderboard-small-dir", "quality-small"} <= set(tables)
     progress = artifacts(prefect_api, "progress")

@@ -9,6 +9,7 @@ from scipy.stats import mannwhitneyu
 
 import flows.commands.label
 import flows.label_stages
+import flows.rule_stages
 from flows.__main__ import main
 from storage.atomic import write_json
 from storage.manifest import file_digest
@@ -149,17 +150,19 @@ def test_a_second_run_computes_nothing_and_other_label_options_only_the_labels(
     before = tables_of(out)
     computed = []
 
-    def counted(name):
-        original = getattr(flows.label_stages, name)
+    def counted(module, name):
+        original = getattr(module, name)
 
         def call(*arguments, **options):
             computed.append(name)
             return original(*arguments, **options)
 
-        monkeypatch.setattr(flows.label_stages, name, call)
+        monkeypatch.setattr(module, name, call)
 
-    for name in ("ingest_screen", "check_quality", "compare_expression", "pseudobulk", "make_labels"):
-        counted(name)
+    for name in ("ingest_screen", "check_quality", "compare_expression", "pseudobulk"):
+        counted(flows.label_stages, name)
+    for name in ("guide_agreement", "make_labels"):
+        counted(flows.rule_stages, name)
     assert label(screen, out) == 0
     assert computed == []
     assert tables_of(out) == before
@@ -176,6 +179,7 @@ def test_a_second_run_computes_nothing_and_other_label_options_only_the_labels(
         "check_quality",
         "compare_expression",
         "pseudobulk",
+        "guide_agreement",
         "make_labels",
     }
     assert tables_of(out) == before
@@ -235,6 +239,102 @@ def test_excluded_perturbations_are_listed_with_the_reason_and_not_tested(screen
     assert (excluded["split"] == "").all()
     tested = set(read_frame(tmp_path / "tests.parquet")["pert"].astype(str))
     assert tested == set(judged.loc[judged["status"] == "kept", "perturbation"])
+
+
+def test_what_could_have_been_seen_is_asked_counted_and_recorded(screen, labelled, tmp_path):
+    assert label(screen, tmp_path, "--detectable", "0") == 0
+    shares = {}
+    for out in (labelled, tmp_path):
+        perturbations = read_frame(out / "perturbations.parquet")
+        calibration = json.loads((out / "calibration.json").read_text())
+        de = read_labels(out / "de.parquet")
+        pairs = perturbations[["n_up", "n_down", "n_not_de", "n_uncertain", "n_unmeasured"]]
+        assert pairs.to_numpy().sum() == 16 * 119
+        assert calibration["pairs_not_de"] == perturbations["n_not_de"].sum()
+        assert calibration["pairs_not_measured_well_enough"] == perturbations["n_unmeasured"].sum()
+        tests = read_frame(out / "tests.parquet").astype({"pert": str, "gene": str})
+        zeros = de[de["label"] == 0].merge(tests, on=["pert", "gene"])
+        shares[out] = zeros["mean_control"].min()
+    assert read_recipe(labelled / "de.parquet")["detectable"] == 1.0
+    assert perturbations["n_unmeasured"].sum() == 0
+    # Genes next to never seen are no zeros any more.
+    assert shares[labelled] > 2 * shares[tmp_path]
+
+
+def test_guides_that_agree_are_counted_as_pandas_counts_them(screen, labelled):
+    import anndata
+
+    table = anndata.read_h5ad(screen)
+    counts = table.X.toarray().astype(np.float64)
+    values = pd.DataFrame(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), columns=table.var_names)
+    names = table.obs["perturbation"].astype(str).to_numpy()
+    guides = table.obs["guide_id"].astype(str).to_numpy()
+    control = values[names == CONTROL].mean()
+    tests = read_frame(labelled / "tests.parquet").astype({"pert": str, "gene": str})
+    de = tests[
+        (tests["p_adj"] < 0.05) & (tests["log2_fold_change"].abs() >= 0.1) & (tests["pert"] != tests["gene"])
+    ]
+    judged = read_frame(labelled / "perturbations.parquet").set_index("perturbation")
+    agreed = 0
+    for name, rows in de.groupby("pert"):
+        mine = values[names == name]
+        means = mine.groupby(guides[names == name]).mean()
+        assert judged.loc[name, "guides_compared"] == len(means) == 3
+        side = np.sign(means[rows["gene"].tolist()] - control[rows["gene"].tolist()])
+        agree = (side.sum().abs() == len(means)).sum()
+        agreed += agree
+        assert judged.loc[name, "guide_agreement"] == pytest.approx(agree / len(rows))
+    calibration = json.loads((labelled / "calibration.json").read_text())
+    assert calibration["guide_agreement"] == pytest.approx(agreed / len(de))
+    assert calibration["guide_agreement_pairs"] == len(de)
+    assert calibration["guide_agreement_not_de"] < calibration["guide_agreement"]
+
+
+def test_without_guides_nothing_is_said_of_their_agreement(screen, tmp_path):
+    assert label(screen, tmp_path, keys=[]) == 0
+    assert json.loads((tmp_path / "calibration.json").read_text())["guide_agreement"] is None
+    judged = read_frame(tmp_path / "perturbations.parquet")
+    assert judged["guide_agreement"].isna().all()
+    assert (judged["guides_compared"] == 0).all()
+
+
+def test_gene_sets_get_tests_and_tables_of_their_own(screen, labelled, tmp_path, capsys):
+    import anndata
+
+    genes = list(anndata.read_h5ad(screen).var_names)
+    sets = {"even": genes[::2], "ten": [*genes[:10], "elsewhere"], "tiny": genes[:2]}
+    (tmp_path / "sets.json").write_text(json.dumps(sets))
+    out = tmp_path / "out"
+    assert label(screen, out, "--gene-sets", str(tmp_path / "sets.json"), "--json") == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert rows["set-tests"] == {"set-tests.parquet": 32, "sets": 2, "sets excluded": 1}
+    tests, of_genes = read_frame(out / "set-tests.parquet"), read_frame(out / "tests.parquet")
+    assert list(tests) == list(of_genes)
+    table = read_frame(out / "gene-sets.parquet").set_index("gene_set")
+    assert table.loc["tiny", "reason"] == "2 of 2 genes measured, fewer than 5"
+    assert table.loc["ten", "missing"].startswith("elsewhere")
+    de, genes_de = read_labels(out / "set-de.parquet"), read_labels(out / "de.parquet")
+    assert set(de["gene"]) == {"even", "ten"}
+    side = genes_de.drop_duplicates("pert").set_index("pert")["split"]
+    assert (de["split"].to_numpy() == side[de["pert"]].to_numpy()).all()
+    changed = {name: digest for name, digest in tables_of(out).items() if name in tables_of(labelled)}
+    assert changed == tables_of(labelled)
+    assert "set_null_de_calls" in json.loads((out / "set-calibration.json").read_text())
+    # Without sets, tables of an earlier run do not stay.
+    assert label(screen, out) == 0
+    assert not list(out.glob("*set*"))
+
+
+def test_gene_sets_that_cannot_be_used_are_refused_before_anything_is_read(screen, tmp_path, capsys):
+    (tmp_path / "sets.json").write_text('{"a": ["elsewhere"]}')
+    assert label(screen, tmp_path / "out", "--gene-sets", str(tmp_path / "none.json")) == 1
+    assert "none.json: cannot be read" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert label(screen, tmp_path / "out", "--gene-sets", str(tmp_path / "sets.json")) == 1
+    assert "set 'a': 0 of 1 genes measured, fewer than 5" in capsys.readouterr().err
+    sets = ["--gene-sets", str(tmp_path / "sets.json"), "--test", "pseudobulk"]
+    assert label(screen, tmp_path / "out", *sets) == 1
+    assert "'pseudobulk' compares no scores of cells" in capsys.readouterr().err
 
 
 def test_labels_of_the_simulated_screen_mostly_agree_with_its_truth(screen, labelled):

@@ -240,3 +240,22 @@ def test_a_full_disk_ends_a_stage_without_a_manifest_and_room_lets_it_finish(tin
     filler.unlink()
     record = run_stage(folder / "w", STAGE, work)
     assert json.loads((record.folder / "manifest.json").read_text())["files"]["a.bin"]["bytes"] == 40_000
+
+
+def test_some_kinds_of_stages_are_done_again_by_name(tmp_path):
+    run_stage(tmp_path, STAGE, Work())
+    assert run_stage(tmp_path, STAGE, Work(), force=("another-kind",)).status == "skipped"
+    for force in ((STAGE.kind,), ("all",)):
+        record = run_stage(tmp_path, STAGE, Work(), force=force)
+        assert (record.status, record.reason) == ("done", "asked for again")
+
+
+def test_a_stage_says_what_has_changed_since_the_last_of_its_name(tmp_path):
+    first = Stage("labels", "k562", {"tests": "a"}, {"fdr": 0.05, "seed": 0})
+    assert run_stage(tmp_path, first, Work()).reason == "not done before"
+    assert "an earlier run finished it on 20" in run_stage(tmp_path, first, Work()).reason
+    option = replace(first, options={"fdr": 0.1, "seed": 0})
+    assert run_stage(tmp_path, option, Work()).reason == "since the last time: fdr 0.05 -> 0.1"
+    read = replace(option, inputs={"tests": "b"})
+    assert run_stage(tmp_path, read, Work()).reason == "since the last time: other tests"
+    assert run_stage(tmp_path, replace(read, name="k562-2"), Work()).reason == "not done before"

@@ -9,13 +9,15 @@ from matplotlib.figure import Figure
 from tasks.comparison import drawing
 from tasks.comparison.calibration_figures import null_calibration, small_p_share, truth_figure
 from tasks.comparison.comparison_sections import comparison_sections, leaderboard_table
+from tasks.comparison.evidence_section import evidence_section
 from tasks.comparison.intervals import leaderboard
 from tasks.comparison.knock_down_figure import idle_guides, knock_down
-from tasks.comparison.label_sections import label_sections
+from tasks.comparison.label_sections import label_sections, most_responsive
 from tasks.comparison.metrics import auroc_per_gene
 from tasks.comparison.predictor_figures import leaderboard_figure, rate_by_score_tenth, reliability
 from tasks.comparison.report import Report, Section, format_value, report_html, write_report
 from tasks.comparison.screen_figures import de_genes_per_perturbation, strongest_perturbations, volcano
+from tasks.comparison.set_section import set_section
 
 EVIL = "<script>$x$_&\"'"
 
@@ -60,6 +62,33 @@ def perturbation_table(perturbations=8):
             "n_down": np.where(excluded, np.nan, number),
         }
     )
+
+
+def evidence_table(perturbations=8):
+    table = perturbation_table(perturbations)
+    number = np.arange(perturbations)
+    known = {"n_not_de": 30 + number, "n_uncertain": 5, "n_unmeasured": 20 - number % 20}
+    return table.assign(**known, guides_compared=2, guide_agreement=np.where(number % 3, 0.8, np.nan))
+
+
+AGREEMENT = {"guide_agreement": 0.75, "guide_agreement_pairs": 1234, "guide_agreement_not_de": 0.25}
+
+SETS = pd.DataFrame(
+    {
+        "gene_set": ["cell cycle", "tiny"],
+        "n_genes": [6, 4],
+        "n_measured": [3, 1],
+        "missing": ["A1, A2, A3", "B1, B2, B3"],
+        "status": ["kept", "excluded"],
+        "reason": ["", "1 of 4 genes measured, fewer than 3"],
+        "n_up": pd.array([7, pd.NA], "Int64"),
+        "n_down": pd.array([2, pd.NA], "Int64"),
+    }
+)
+
+
+def text_of(*sections):
+    return re.sub(r"\s+", " ", report_html(Report("t", sections=sections)))
 
 
 def guide_table(perturbations):
@@ -283,6 +312,47 @@ def test_volcano_shows_the_perturbations_asked_for():
 def test_strongest_perturbations_have_the_most_de_genes():
     tests = pd.DataFrame({"pert": list("aabbcc"), "p_adj": [0.01, 1, 0.01, 0.01, 0.01, 1]})
     assert strongest_perturbations(tests, most=2) == ["b", "a"]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("perturbations", [8, 60])
+def test_the_evidence_behind_labels_is_counted_and_worded(perturbations):
+    table = evidence_table(perturbations)
+    section = evidence_section(table, AGREEMENT, detectable=1.0, guides_known=True)
+    text = text_of(section)
+    assert "a log2 fold change of 1, up or down, would have been found in four of five cases" in text
+    assert "On 75% of 1,234 DE calls all guides of the perturbation move the gene the same way" in text
+    assert "among pairs not called DE on 25%, about what chance gives" in text
+    kept = table[table["status"] == "kept"]
+    shown = section.tables[0][1].set_index("kind of pair")["pairs"]
+    assert shown["not measured well enough"] == kept["n_unmeasured"].sum()
+    assert shown["DE"] == kept["n_up"].sum() + kept["n_down"].sum()
+    assert section.tables[0][1]["share"].sum() == pytest.approx(1)
+
+
+def test_the_report_says_where_guides_or_what_could_be_seen_are_not_known():
+    none = {"guide_agreement": None, "guide_agreement_pairs": 0, "guide_agreement_not_de": None}
+    table = evidence_table().assign(guide_agreement=np.nan)
+    unknown = text_of(evidence_section(table, none, detectable=0.0, guides_known=False))
+    assert "Which guide is in which cell is not known (--guide-key names its column)" in unknown
+    assert "whether a change could have been seen was not asked" in unknown
+    assert "no guides could be compared" in unknown
+    few = text_of(evidence_section(table.head(0), none, detectable=1.0, guides_known=True))
+    assert "No perturbation with DE genes has two guides with enough cells" in few
+    assert "no perturbation was kept" in few
+
+
+def test_gene_sets_are_listed_with_what_is_missing():
+    text = text_of(set_section(SETS, {"set_null_share_p_below_05": 0.031, "set_null_de_calls": 2}))
+    assert "3.1% of the sets&#39; p-values are below 0.05 (5% expected) and 2 sets are called DE" in text
+    for words in ("cell cycle", "A1, A2, A3", ">7<", "1 of 4 genes measured, fewer than 3"):
+        assert words in text
+    assert "false perturbations" not in text_of(set_section(SETS, {}))
+
+
+def test_the_perturbations_drawn_are_those_with_the_most_de_genes():
+    table = perturbation_table(9)
+    assert most_responsive(table)["perturbation"].tolist()[:3] == ["G8", "G7", "G5"]
 
 
 def test_guides_that_leave_their_target_are_listed_worst_first():

@@ -1,0 +1,4 @@
+CREATE DATABASE prefect;
+CREATE DATABASE mlflow;
+\connect prefect
+CREATE EXTENSION IF NOT EXISTS pg_trgm;

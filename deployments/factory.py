@@ -1,0 +1,140 @@
+"""One factory for all deployments: name, form, description, tags, schedule, and how many may run at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from prefect import Flow
+from prefect.client.schemas.actions import DeploymentScheduleCreate
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.deployments.runner import EntrypointType, RunnerDeployment
+
+from deployments import entries
+from deployments.catalog import Catalog
+from deployments.forms import form_of
+from flows.up_options import UpOptions
+
+#: Every deployment and every run of one has this tag, and one with the version.
+TAG = "pqa"
+WAIT, SKIP = ConcurrencyLimitStrategy.ENQUEUE, ConcurrencyLimitStrategy.CANCEL_NEW
+
+
+@dataclass(frozen=True)
+class Served:
+    """What is told of one deployment.
+
+    Attributes
+    ----------
+    at_once
+        Runs of it at a time.
+    more
+        What becomes of further ones: they wait, or are cancelled.
+    """
+
+    name: str
+    flow: Flow
+    description: str
+    at_once: int = 1
+    more: ConcurrencyLimitStrategy = WAIT
+
+
+SERVED = (
+    Served(
+        "label a screen",
+        entries.label_a_screen,
+        "**From raw counts to labels.** Give a screen (Perturb-seq: CRISPR knock-downs or knock-outs read "
+        "out by single-cell RNA-seq). You get, for every perturbation and gene: is it differentially "
+        "expressed, up or down; a report on knock-down, guides and false discovery; and the tables.\n\n"
+        "*Fill in:* the screen, the column of `obs` that names the knocked-down gene, and the name of the "
+        "control cells. If a name is wrong, the run fails within seconds and lists those in the file.\n\n"
+        "*Look:* tab Artifacts of the run (quality control, report).",
+        at_once=2,
+    ),
+    Served(
+        "benchmark",
+        entries.benchmark_predictors,
+        "**Which predictor knows best what an unseen knock-down does?** Labels a screen, or takes label "
+        "tables, trains predictors on three quarters of the perturbations and scores them on the rest. With "
+        "nothing filled in it runs on a simulated screen, in some minutes.\n\n"
+        "*Look:* tab Artifacts of the run (leaderboard, report); compare runs in MLflow.",
+    ),
+    Served(
+        "train predictors",
+        entries.train_on_labels,
+        "**Fit predictors to label tables** that are there already, published or made by *label a screen*, "
+        "and score them on held-out perturbations. Models are kept in MLflow and can be loaded from there.",
+    ),
+    Served(
+        "answer questions",
+        entries.answer_with_a_model,
+        "**Ask a language model** (SUMMER): does gene *g* change when *p* is knocked down, and which way? "
+        "The model sees what is known of both genes and what near knock-downs did. Needs a model server or a "
+        "GPU.",
+    ),
+    Served(
+        "enrich gene sets",
+        entries.name_gene_sets,
+        "**Name clusters of genes**: by over-representation and, where a language model is given, by the "
+        "model; both are held against names given by hand.",
+    ),
+    Served(
+        "new screens",
+        entries.label_new_screens,
+        "**Looks into the inbox every hour** and labels each new or changed screen there once. A file that "
+        "is still being copied waits for the next look. `NAME.yaml` beside `NAME.h5ad` names its columns.",
+        more=SKIP,
+    ),
+)
+
+
+def make_deployments(
+    options: UpOptions, catalog: Catalog, known: dict[str, Sequence[DeploymentScheduleCreate]]
+) -> list[RunnerDeployment]:
+    """All deployments, ready to be registered.
+
+    Parameters
+    ----------
+    known
+        Schedules of deployments that the server has already: what somebody has changed there is kept.
+    """
+    return [_make(served, options, catalog, known.get(served.name)) for served in SERVED]
+
+
+def _make(
+    served: Served,
+    options: UpOptions,
+    catalog: Catalog,
+    known: Sequence[DeploymentScheduleCreate] | None,
+) -> RunnerDeployment:
+    release = version("perturbqa-flows")
+    deployment = RunnerDeployment.from_flow(
+        served.flow,
+        served.name,
+        description=served.description,
+        tags=[TAG, f"version-{release}"],
+        version=release,
+        concurrency_limit=ConcurrencyLimitConfig(limit=served.at_once, collision_strategy=served.more),
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    deployment.schedules = list(known) if known is not None else schedules_of(served.name, options)
+    deployment._parameter_openapi_schema = form_of(served.flow, catalog)
+    return deployment
+
+
+def schedules_of(name: str, options: UpOptions) -> list[DeploymentScheduleCreate]:
+    """What runs by itself: new screens every hour, the benchmark every night if that is asked for."""
+    if name == "new screens":
+        return [_cron("hourly", "7 * * * *", options.timezone, active=True)]
+    if name == "benchmark":
+        hour, minute = (options.nightly or "02:00").split(":")
+        when = f"{int(minute)} {int(hour)} * * *"
+        return [_cron("nightly", when, options.timezone, active=options.nightly is not None)]
+    return []
+
+
+def _cron(slug: str, cron: str, timezone: str, *, active: bool) -> DeploymentScheduleCreate:
+    schedule = CronSchedule(cron=cron, timezone=timezone)
+    return DeploymentScheduleCreate(schedule=schedule, active=active, slug=slug)

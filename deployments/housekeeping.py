@@ -1,0 +1,140 @@
+"""What the server is told beside the deployments: limits, automations, and the truth about runs of before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from prefect.blocks.core import Block
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import DeploymentScheduleCreate, GlobalConcurrencyLimitCreate
+from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.events.actions import SendNotification
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelled, Crashed
+
+from deployments.entries import GPU_LIMIT
+from deployments.factory import TAG
+from storage.errors import InputError
+
+BAD = ("prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut")
+AUTOMATION = "pqa: failures are told"
+NOTIFY_BLOCK = "pqa-on-failure"
+SUBJECT = "{{ flow_run.name }}: {{ flow_run.state.name }}"
+BODY = "/runs/flow-run/{{ flow_run.id }}\n\n{{ flow_run.state.message }}"
+
+
+def known_schedules(client: SyncPrefectClient) -> dict[str, Sequence[DeploymentScheduleCreate]]:
+    """Schedules of the deployments that are there, by deployment, as they would be made again."""
+    found = client.read_deployments(deployment_filter=DeploymentFilter(tags={"all_": [TAG]}))
+    return {
+        deployment.name: [
+            DeploymentScheduleCreate(
+                schedule=entry.schedule, active=entry.active, slug=entry.slug, parameters=entry.parameters
+            )
+            for entry in deployment.schedules
+        ]
+        for deployment in found
+    }
+
+
+def limit_gpu(client: SyncPrefectClient) -> None:
+    """Make the limit of one run on the GPU, unless it is there; another number set by hand is kept."""
+    try:
+        client.read_global_concurrency_limit_by_name(GPU_LIMIT)
+    except ObjectNotFound:
+        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=GPU_LIMIT, limit=1))
+
+
+def bury_runs(client: SyncPrefectClient, why: str) -> int:
+    """Mark runs crashed whose process is known to be gone; gives their number.
+
+    Whoever holds the workspace's lock may say so: no other program runs anything for these deployments.
+    """
+    states = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
+    runs = _runs(client, {"state": {"type": {"any_": states}}})
+    for run in runs:
+        client.set_flow_run_state(run.id, Crashed(message=why), force=True)
+    return len(runs)
+
+
+def skip_missed(client: SyncPrefectClient) -> int:
+    """Cancel what a schedule had planned for a time that is past; the next planned one runs."""
+    before = {"before_": datetime.now(UTC)}
+    planned = {"state": {"type": {"any_": [StateType.SCHEDULED]}}, "expected_start_time": before}
+    runs = [run for run in _runs(client, planned) if run.auto_scheduled]
+    for run in runs:
+        why = "missed: `pqa up` was not running at that time"
+        client.set_flow_run_state(run.id, Cancelled(message=why), force=True)
+    return len(runs)
+
+
+def _runs(client: SyncPrefectClient, wanted: dict) -> list[FlowRun]:
+    """All runs of our deployments that match, page by page (they change state meanwhile, so ids first)."""
+    runs: dict = {}
+    while True:
+        page = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter.model_validate(wanted),
+            deployment_filter=DeploymentFilter(tags={"all_": [TAG]}),
+            limit=200,
+            offset=len(runs),
+        )
+        runs |= {run.id: run for run in page}
+        if len(page) < 200:
+            return list(runs.values())
+
+
+def tell_of_failures(client: SyncPrefectClient, notify: str | None, pages: str) -> None:
+    """Make or renew the automation that tells of bad ends, with a link into Prefect's ``pages``.
+
+    Without ``notify`` there is none.
+
+    An automation on silent runs is not made here, and need not be: `bury_runs` knows. With SQLite its
+    bookkeeping of every event also locks out this one now and then (Prefect 3.8), and a failure goes untold.
+    """
+    response = client.request("POST", "/automations/filter", json={"limit": 200})
+    for entry in response.json():
+        if entry["name"] == AUTOMATION:
+            client.delete_automation(entry["id"])
+    if notify:
+        client.create_automation(_tell_of_failure(_notification_block(notify), pages))
+
+
+def _tell_of_failure(block: Block, pages: str) -> AutomationCore:
+    return AutomationCore(
+        name=AUTOMATION,
+        description="Every failed or crashed run: its address and its first error.",
+        trigger=EventTrigger(
+            expect=set(BAD),
+            match={"prefect.resource.id": "prefect.flow-run.*"},
+            # Runs started from a form or by a schedule; flows below them would tell the same again.
+            match_related={"prefect.resource.role": "deployment"},
+            posture=Posture.Reactive,
+            threshold=1,
+            within=timedelta(0),
+        ),
+        actions=[
+            SendNotification(
+                block_document_id=block._block_document_id, subject=SUBJECT, body=f"{pages}{BODY}"
+            )
+        ],
+    )
+
+
+def _notification_block(notify: str) -> Block:
+    """The block by name, or one made for an address that takes a JSON post."""
+    if not notify.startswith(("http://", "https://")):
+        try:
+            return Block.load(notify)
+        except ValueError as error:
+            message = (
+                f"no such notification block ({error}); make it in Prefect under Blocks, or give an address"
+            )
+            raise InputError("--notify", [message]) from error
+    told = {"subject": "{{subject}}", "body": "{{body}}", "text": "{{subject}}\n{{body}}"}
+    block = CustomWebhookNotificationBlock(name="pqa", url=notify, json_data=told)
+    block.save(NOTIFY_BLOCK, overwrite=True)
+    return block

@@ -1,0 +1,167 @@
+"""The parts of `pqa up`: which programs, on which ports, with which settings, well or not."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+
+import requests
+
+from deployments.crew import Part
+from deployments.surroundings import Surroundings
+from flows.environment import DEFAULTS
+from flows.up_options import UpOptions
+from storage.errors import InputError
+
+#: Settings of all parts beside those of every command; heartbeats tell a dead run from a long one.
+SETTINGS = DEFAULTS | {
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+    "PREFECT_RUNNER_POLL_FREQUENCY": "3",
+    # A run that waits for another of its kind looks again this often.
+    "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "10",
+    "PYTHONUNBUFFERED": "1",
+}
+LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+
+
+def ports(options: UpOptions) -> dict[str, int]:
+    """Every port that is listened on, by the option that names it."""
+    named = {"--prefect-port": options.prefect_port, "--mlflow-port": options.mlflow_port}
+    if options.dask is None:
+        named |= {"--dask-port": options.dask_port, "--dashboard-port": options.dashboard_port}
+    return named
+
+
+def check_ports(options: UpOptions) -> None:
+    """Raise, naming all, if a port is in use, given twice, or the host cannot be listened on."""
+    problems, seen = [], {}
+    for option, port in ports(options).items():
+        if port in seen:
+            problems.append(f"{option} and {seen[port]} are both {port}; give them different ports")
+        seen[port] = option
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((options.host, port))
+            except OSError as error:
+                why = f"port {port} of {options.host} cannot be used ({error.strerror.lower()})"
+                problems.append(f"{why}; end the program that has it, or give another {option}")
+    if options.host not in LOOPBACK and not options.expose:
+        problems.append(
+            f"--host {options.host} opens Prefect and MLflow, which have no login, to whoever reaches this "
+            "machine; add --expose if that is meant, or put a reverse proxy before them (docs/deploying.md)"
+        )
+    if problems:
+        raise InputError("pqa up", problems)
+
+
+def make_parts(options: UpOptions, here: Surroundings) -> list[Part]:
+    """All parts, in the order they depend on each other."""
+    logs = here.workspace / "logs"
+    parts = [_prefect(options, here, logs), _mlflow(options, here, logs)]
+    needed = ["prefect", "mlflow"]
+    if options.dask is None:
+        parts += [_scheduler(options, here, logs), _workers(options, here, logs)]
+        needed.append("dask scheduler")
+    return [*parts, _deployments(options, here, logs, tuple(needed))]
+
+
+def _prefect(options: UpOptions, here: Surroundings, logs: Path) -> Part:
+    where = {"PREFECT_HOME": str(here.workspace / "prefect")}
+    # The pages ask the address they are told here, not the one in the browser.
+    where |= {"PREFECT_SERVER_API_HOST": options.host, "PREFECT_SERVER_API_PORT": str(options.prefect_port)}
+    how = ["server", "start", "--host", options.host, "--port", str(options.prefect_port)]
+    return Part(
+        "prefect",
+        [sys.executable, "-m", "prefect", *how],
+        logs / "prefect.log",
+        lambda _: _answers(f"{here.prefect}/api/health"),
+        SETTINGS | where,
+        address=here.prefect,
+    )
+
+
+def _mlflow(options: UpOptions, here: Surroundings, logs: Path) -> Part:
+    artifacts = (here.workspace / "mlflow-artifacts").as_uri()
+    # Clients write artifacts to the disk they share, as `pqa benchmark` does: both see each other's runs.
+    # (storage.tracking.local_uri says the same, and takes five seconds to import.)
+    database = f"sqlite:///{here.workspace / 'mlflow.db'}"
+    store = ["--backend-store-uri", database, "--default-artifact-root", artifacts]
+    where = ["--no-serve-artifacts", "--host", options.host, "--port", str(options.mlflow_port)]
+    return Part(
+        "mlflow",
+        [sys.executable, "-m", "mlflow", "server", *store, *where, "--workers", "1"],
+        logs / "mlflow.log",
+        lambda _: _answers(f"{here.mlflow}/health"),
+        SETTINGS,
+        address=here.mlflow,
+    )
+
+
+def _scheduler(options: UpOptions, here: Surroundings, logs: Path) -> Part:
+    where = ["--host", options.host, "--port", str(options.dask_port)]
+    pages = ["--dashboard-address", f"{options.host}:{options.dashboard_port}"]
+    return Part(
+        "dask scheduler",
+        [sys.executable, "-m", "dask", "scheduler", *where, *pages],
+        logs / "dask-scheduler.log",
+        lambda _: _answers(f"{here.dashboard}/health"),
+        SETTINGS,
+        address=f"{here.dashboard}/status",
+    )
+
+
+def _workers(options: UpOptions, here: Surroundings, logs: Path) -> Part:
+    spill = here.workspace / "logs" / "dask"
+    how = ["--nworkers", str(options.workers), "--nthreads", "1", "--no-dashboard", "--host", options.host]
+    return Part(
+        "dask workers",
+        [sys.executable, "-m", "dask", "worker", here.dask, *how, "--local-directory", str(spill)],
+        logs / "dask-workers.log",
+        lambda _: _n_workers(here.dashboard) >= options.workers,
+        # A thread a worker: what a block computes with must not take the other workers' cores.
+        SETTINGS | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"},
+        after=("dask scheduler",),
+    )
+
+
+def _deployments(options: UpOptions, here: Surroundings, logs: Path, needed: tuple[str, ...]) -> Part:
+    ready = here.workspace / "logs" / "serving.pid"
+    settings = {"PREFECT_API_URL": f"{here.prefect}/api", "PREFECT_HOME": str(here.workspace / "prefect")}
+    settings |= here.as_environment() | {"PQA_UP": options.model_dump_json(), "PQA_READY": str(ready)}
+    return Part(
+        "deployments",
+        [sys.executable, "-m", "deployments.serve"],
+        logs / "deployments.log",
+        lambda process: _says(ready) == str(process),
+        SETTINGS | settings,
+        after=needed,
+    )
+
+
+def _answers(address: str) -> bool:
+    try:
+        return requests.get(address, timeout=10).ok
+    except (requests.ConnectionError, requests.Timeout):
+        return False
+
+
+def _n_workers(dashboard: str) -> int:
+    try:
+        return requests.get(f"{dashboard}/json/counts.json", timeout=10).json()["workers"]
+    except (requests.ConnectionError, requests.Timeout, json.JSONDecodeError):
+        return 0
+
+
+def _says(path: Path) -> str:
+    return path.read_text().strip() if path.is_file() else ""
+
+
+def free_of_others(environment: os._Environ) -> None:
+    """Take settings of another Prefect or MLflow out of this process, whose parts are to find each other."""
+    for name in ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_API_KEY", "MLFLOW_TRACKING_URI"):
+        environment.pop(name, None)

@@ -1,0 +1,47 @@
+"""`pqa enrich`: describe and name clusters of genes."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+from flows.answer_steps import material_of
+from flows.arguments import read_options
+from flows.commands.printing import print_json
+from flows.enrich_stages import check_clusters, cluster_files, name_clusters
+from flows.language_model import LanguageModel, check_answer_options, check_knowledge, key_from_secret
+from flows.options import EnrichOptions
+from flows.progress import progress_of
+from storage.errors import InputError
+
+
+def run(arguments: Namespace) -> None:
+    """Name clusters by over-representation and, with an engine, by the model."""
+    options = read_options(EnrichOptions, arguments)
+    answer, folder = options.answer, Path(arguments.out)
+    problems = check_answer_options(answer) + check_clusters(answer) + check_knowledge(options.knowledge)
+    if not cluster_files(answer):
+        problems.append("no clusters are given: --pert-clusters FILE, --gene-clusters FILE")
+    if answer.summaries == "engine":
+        problems.append("--summaries engine is not for clusters; give the folder that pqa answer has written")
+    if problems:
+        raise InputError("pqa enrich", problems)
+    material = material_of("", Path(options.knowledge.knowledge), answer, options.knowledge)
+    with LanguageModel(answer, folder / "ledger", key_from_secret(answer)) as model:
+        asked = model if answer.engine != "none" else None
+        means = name_clusters(
+            folder, material, answer, asked, say=_say, progress=progress_of("clusters of genes", "clusters")
+        )
+    if arguments.json:
+        print_json({"out": str(folder), "means": means})
+        return
+    for name, figures in means.items():
+        print(
+            f"{name}: "
+            + ", ".join(f"{word.replace('_', ' ')} {value:.3g}" for word, value in figures.items())
+        )
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)

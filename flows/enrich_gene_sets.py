@@ -1,0 +1,62 @@
+"""Flow: clusters of genes described, named, and held against their manual names."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from prefect import flow, get_run_logger
+from prefect.artifacts import create_table_artifact
+
+from flows.answer_steps import material_of
+from flows.enrich_stages import cluster_files, name_clusters
+from flows.language_model import HOW_ASKED, LanguageModel, key_from_secret
+from flows.options import AnswerOptions, KnowledgeOptions, RunOptions
+from flows.task_progress import task_progress
+from storage.manifest import file_digest, source_digest
+from storage.tracking import RunContent, Tracker
+from tasks import summer
+
+
+@flow(name="enrich-gene-sets", flow_run_name="name clusters of genes", validate_parameters=False)
+def enrich_gene_sets(
+    knowledge: Path,
+    options: AnswerOptions = AnswerOptions(),
+    knowledge_options: KnowledgeOptions = KnowledgeOptions(),
+    run: RunOptions = RunOptions(),
+) -> dict[str, dict[str, float]]:
+    """Name every cluster by over-representation and, with an engine, by the model; log both to MLflow."""
+    material = material_of("", knowledge, options, knowledge_options)
+    parts = [options.model_dump_json(exclude=HOW_ASKED), knowledge_options.model_dump_json()]
+    parts += [file_digest(path) for _, path in cluster_files(options)]
+    parts += [*material.digests.values(), source_digest(summer)]
+    digest = hashlib.sha256("|".join(parts).encode()).hexdigest()
+    workspace = Path(run.workspace).resolve()
+    folder = workspace / "enrichment" / digest[:12]
+    say = get_run_logger().info
+    progress = task_progress("clusters of genes", "clusters")
+    with LanguageModel(options, workspace / "answers", key_from_secret(options)) as model:
+        asked = model if options.engine != "none" else None
+        means = name_clusters(folder, material, options, asked, say=say, progress=progress)
+    rows = [{"clusters": name} | figures for name, figures in means.items()]
+    create_table_artifact(rows, key="enrichment", description="Names of clusters against manual names.")
+    _track(
+        Tracker(run.mlflow, workspace=run.workspace, experiment="gene-set-enrichment"), digest, folder, means
+    )
+    return means
+
+
+def _track(tracker: Tracker, digest: str, folder: Path, means: dict[str, dict[str, float]]) -> None:
+    """One run for each file of clusters and method."""
+    parent = tracker.open_run(digest, "enrichment")
+    with tracker.ending(parent):
+        for name, figures in means.items():
+            stem, _, method = name.partition(": ")
+            content = RunContent(
+                parameters={"clusters": stem, "method": method},
+                metrics=figures,
+                tags={"method": method},
+                files=[("", folder / f"{stem}-names.parquet")],
+                description=f"Names of the clusters in {stem}, by {method}.",
+            )
+            tracker.write_run(f"{digest}-{name}", name, content, parent=parent)

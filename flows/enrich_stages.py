@@ -1,0 +1,154 @@
+"""Clusters of genes described and named, by over-representation and, where there is one, by the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from flows.answer_options import AnswerOptions
+from flows.language_model import LanguageModel, Say
+from storage.answers import AnswerLedger, read_answers
+from storage.atomic import write_json
+from storage.errors import InputError, LedgerError
+from storage.tables import write_table
+from tasks.summer.engines.protocol import Request
+from tasks.summer.enrichment import (
+    Cluster,
+    cluster_messages,
+    over_represented,
+    parse_naming,
+    read_clusters,
+    score_names,
+)
+from tasks.summer.gene_texts import Role
+from tasks.summer.material import Material
+from tasks.summer.tokens import four_characters, report_tokens
+
+Progress = Callable[[int, int], None]
+
+
+def cluster_files(options: AnswerOptions) -> list[tuple[Role, Path]]:
+    """Kind and file of every list of clusters that the options name."""
+    return [("pert", path) for path in options.pert_clusters] + [
+        ("gene", path) for path in options.gene_clusters
+    ]
+
+
+def check_clusters(options: AnswerOptions) -> list[str]:
+    """What is wrong with the files of clusters, in sentences."""
+    problems = []
+    for _, path in cluster_files(options):
+        try:
+            read_clusters(path)
+        except InputError as error:
+            problems += [f"{error.subject}: {problem}" for problem in error.problems]
+    return problems
+
+
+def name_clusters(
+    folder: Path,
+    material: Material,
+    options: AnswerOptions,
+    model: LanguageModel | None,
+    *,
+    say: Say,
+    progress: Progress,
+) -> dict[str, dict[str, float]]:
+    """Name the clusters of every file; gives the mean scores by file and method.
+
+    Writes ``<file>-names.parquet`` (cluster, method, name, label, scores, the model's description) and
+    ``enrichment.json``.
+    """
+    means = {}
+    for kind, path in cluster_files(options):
+        clusters = read_clusters(path)
+        tables = {"over-representation": over_represented(clusters, material.entries)}
+        if model is not None:
+            tables["summer"] = _by_model(clusters, kind, material, model, say, progress)
+        scored = {
+            method: score_names(table, clusters, options.bert_model).assign(method=method)
+            for method, table in tables.items()
+        }
+        recipe = {"kind": kind, "clusters": path.name, "texts": material.texts.source, "model": options.model}
+        write_table(folder / f"{path.stem}-names.parquet", pd.concat(scored.values()), recipe)
+        means |= {f"{path.stem}: {method}": _means(table) for method, table in scored.items()}
+    write_json(folder / "enrichment.json", means)
+    return means
+
+
+def _by_model(
+    clusters: list[Cluster],
+    kind: Role,
+    material: Material,
+    model: LanguageModel,
+    say: Say,
+    progress: Progress,
+) -> pd.DataFrame:
+    """Ask the model once about every cluster; gives ``cluster``, ``name``, ``overview``, ``upstream``."""
+    sampling = replace(model.sampling, votes=1)
+    requests = [
+        sampling.requests(cluster_messages(cluster, kind, material.texts, material.prompts))[0]
+        for cluster in clusters
+    ]
+    with model.ledger() as ledger:
+        _ask(requests, model, ledger, say, progress)
+    texts = _texts(model.ledger_folder, requests)
+    rows = []
+    for cluster, request in zip(clusters, requests, strict=True):
+        naming = parse_naming(texts.get(request.key, ""))
+        rows.append({"cluster": cluster.number, **vars(naming)})
+    return pd.DataFrame(rows)
+
+
+def _ask(
+    requests: list[Request], model: LanguageModel, ledger: AnswerLedger, say: Say, progress: Progress
+) -> None:
+    again = model.options.ask_again
+    missing = len({request.key for request in requests if not ledger.is_done(request.key, ask_again=again)})
+    if missing:
+        conversations = (request.messages for request in requests)
+        report = report_tokens(conversations, model.tokenize or four_characters, votes=1)
+        say(
+            f"{len(requests):,} clusters, {missing:,} to be asked about, "
+            f"{report.prompt_tokens:,} prompt tokens in all"
+        )
+        model.ask(
+            requests,
+            ledger,
+            total=missing,
+            listed=len(requests),
+            longest_prompt=report.longest_prompt,
+            sampling=replace(model.sampling, votes=1),
+            say=say,
+            progress=progress,
+        )
+    unasked = sum(ledger.status(request.key) is None for request in requests)
+    if unasked:
+        raise LedgerError(f"{unasked:,} of {len(requests):,} clusters were never asked about")
+
+
+def _texts(folder: Path, requests: Iterable[Request]) -> dict[str, str]:
+    wanted = {request.key for request in requests}
+    texts = {}
+    for batch in read_answers(folder, ("key", "text")):
+        for key, text in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            if key in wanted:
+                texts[key] = text
+    return texts
+
+
+def _means(scored: pd.DataFrame) -> dict[str, float]:
+    """Mean scores over the clusters with a label, and how many were named at all."""
+    labelled = scored[scored["label"] != ""]
+    figures = {
+        "clusters": float(len(scored)),
+        "labelled": float(len(labelled)),
+        "named": float((scored["name"] != "").mean()),
+        "rouge1_recall": float(labelled["rouge1_recall"].mean()),
+    }
+    if "bert_f1" in labelled:
+        figures["bert_f1"] = float(labelled["bert_f1"].mean())
+    return {name: value for name, value in figures.items() if pd.notna(value)}

@@ -1,0 +1,121 @@
+"""The stage in which the model summarises genes: from their entries, then with their one-hop relations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+import tasks.summer
+from flows.answer_steps import with_summaries
+from flows.language_model import LanguageModel, Say
+from flows.records import LabelSet, Place
+from storage.answers import AnswerLedger
+from storage.errors import LedgerError
+from storage.manifest import Stage, StageRecord, folder_digest, run_stage
+from tasks.predictors.fitting import test_pairs
+from tasks.summer.gene_texts import ROLES, Role
+from tasks.summer.material import Material
+from tasks.summer.summaries import SummaryWriter, read_summaries, summary_requests, write_summaries
+from tasks.summer.tokens import TokenCounter, four_characters
+
+Progress = Callable[[int, int], None]
+#: Output tokens a word of a summary may take.
+TOKENS_A_WORD = 3
+
+
+def summarise_stage(
+    place: Place,
+    labels: LabelSet,
+    material: Material,
+    model: LanguageModel,
+    *,
+    say: Say,
+    progress: Progress,
+) -> StageRecord:
+    """Let the model summarise every gene of the test questions in the role it has there."""
+    pairs = pd.concat([test_pairs(str(path)) for path in labels.tables.values()])
+    genes = genes_by_role(pairs, material)
+    inputs = {role: folder_digest(dict.fromkeys(names, "")) for role, names in genes.items()}
+    inputs |= {name: material.digests[name] for name in ("knowledge", "prompts")}
+    settings = {
+        "model": vars(model.model),
+        "generation": vars(model.sampling.generation),
+        "seed": model.sampling.seed,
+        "words": model.options.summary_words,
+    }
+    stage = Stage("summaries", labels.name, inputs, settings, (tasks.summer,))
+
+    def work(folder: Path) -> dict[str, int]:
+        with model.ledger() as ledger:
+            return summarise(folder, genes, material, model, ledger, say=say, progress=progress)
+
+    return run_stage(place.workspace, stage, work, force=place.force)
+
+
+def genes_by_role(pairs: pd.DataFrame, material: Material) -> dict[Role, list[str]]:
+    """Perturbations and measured genes of some pairs; sets are told by their members."""
+    return {role: sorted(set(pairs[role]) - set(material.sets)) for role in ROLES}
+
+
+def summarise(
+    folder: Path,
+    genes: dict[Role, list[str]],
+    material: Material,
+    model: LanguageModel,
+    ledger: AnswerLedger,
+    *,
+    say: Say,
+    progress: Progress,
+) -> dict[str, int]:
+    """Ask for both rounds of summaries and write them in the published layout; gives rows by file."""
+    writer = SummaryWriter(genes, material.entries, material.prompts, model.options.summary_words)
+    own = _round("from own entries", writer.own, model, ledger, say, progress)
+    one_hop = _round("with relations", lambda: writer.one_hop(own), model, ledger, say, progress)
+    return write_summaries(folder, own, one_hop)
+
+
+def summarised(material: Material, folder: Path) -> Material:
+    """Material whose texts are the summaries in ``folder``."""
+    return with_summaries(material, folder)
+
+
+def _round(
+    title: str,
+    asked: Callable[[], Iterable],
+    model: LanguageModel,
+    ledger: AnswerLedger,
+    say: Say,
+    progress: Progress,
+) -> dict[Role, dict[str, str]]:
+    """Ask for one round of summaries and read them back."""
+    words = model.options.summary_words
+    most = min(model.sampling.generation.max_tokens, TOKENS_A_WORD * words)
+    generation = replace(model.sampling.generation, max_tokens=most)
+    sampling = replace(model.sampling, generation=generation, votes=1)
+    keys: dict[str, tuple[Role, str]] = {}
+    missing, counter = 0, TokenCounter(model.tokenize or four_characters, votes=1)
+    for role, gene, request in summary_requests(asked(), sampling):
+        keys[request.key] = (role, gene)
+        counter.add(request.messages)
+        missing += not ledger.is_done(request.key, ask_again=model.options.ask_again)
+    if missing:
+        report = counter.report()
+        tokens = f"some {report.prompt_tokens:,} prompt tokens in all"
+        say(f"summaries {title}: {len(keys):,} requests, {missing:,} not answered yet, {tokens}")
+        model.ask(
+            (request for _, _, request in summary_requests(asked(), sampling)),
+            ledger,
+            total=missing,
+            listed=len(keys),
+            longest_prompt=report.longest_prompt,
+            sampling=sampling,
+            say=say,
+            progress=progress,
+        )
+    unasked = sum(ledger.status(key) is None for key in keys)
+    if unasked:
+        raise LedgerError(f"summaries {title}: {unasked:,} of {len(keys):,} were never asked for")
+    return read_summaries(keys, ledger)

@@ -1,0 +1,185 @@
+"""The report's section in which several tests of one screen stand side by side."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.stats import beta
+
+from tasks.comparison import drawing
+from tasks.comparison.report import Section
+
+#: Colour and marker of each test; told apart by shape too.
+LOOKS = {
+    "wilcoxon": (drawing.BLUE, "o"),
+    "stratified": (drawing.VERMILLION, "s"),
+    "pseudobulk": (drawing.GREEN, "^"),
+}
+SHARES = {"null_share_p_below_05", "realised_fdr", "power"}
+TAKEN_FOR_GRANTED = {
+    "wilcoxon": "cells are independent; batches are spread alike over perturbation and controls",
+    "stratified": "cells are independent within a batch",
+    "pseudobulk": "batches (glm: profiles of guide and batch) are independent; most genes do not respond",
+}
+
+
+def side_by_side_section(
+    summary: pd.DataFrame, agreement: pd.DataFrame, quantiles: pd.DataFrame | None, *, chosen: str
+) -> Section:
+    """Tests of the same screen: how much each calls, where nothing changes too, and what they share.
+
+    Parameters
+    ----------
+    summary
+        One row a test: ``test, model`` (of pseudobulk), ``perturbations, tests, de_calls`` and, where there
+        are false perturbations,
+        ``null_perturbations, null_tests, null_share_p_below_05, null_de_calls``, on a simulated screen
+        ``realised_fdr, power``.
+    agreement
+        ``test, other, n_both, n_called, n_shared, share``.
+    quantiles
+        ``test, rank, n, minus_log10_p`` of false perturbations; None without any.
+    chosen
+        The test that labels come from.
+    """
+    text = (
+        f"The same cells, tested in {_number(len(summary))} ways. The labels come from {chosen}. A test to "
+        "be believed makes next to no call among false perturbations, which are made of control cells"
+        + (
+            ", and keeps the realised false discovery rate near the one asked for."
+            if "realised_fdr" in summary
+            else "; of tests that manage this, the one that calls most sees most."
+        )
+    )
+    caption = (
+        "p-values where nothing changed, and what the tests agree on\n"
+        "How to read this: on the left, points on the line are as expected by chance, points above it are "
+        "too small p-values; the band is where 95% of points should lie for the test with the most of them. "
+        "On the right, each square is the share of the calls of its row's test that the column's test makes "
+        "too."
+    )
+    shown = _agreement_table(agreement)
+    assumed = summary["test"].map(TAKEN_FOR_GRANTED).to_numpy()
+    tables = [
+        ("Tests side by side", _summary_table(summary, chosen), _notes(summary)),
+        ("Calls shared", shown, "Over the pairs of perturbation and gene that both have tested."),
+        ("What is taken for granted", pd.DataFrame({"test": summary["test"], "assumption": assumed}), ""),
+    ]
+    figure = side_by_side_figure(summary["test"].tolist(), agreement, quantiles)
+    return Section("Tests side by side", text, figures=[(caption, figure)], tables=tables)
+
+
+def side_by_side_figure(tests: list[str], agreement: pd.DataFrame, quantiles: pd.DataFrame | None) -> Figure:
+    """QQ curves of all tests' p-values where nothing changes, and the shares of calls they have in common."""
+    figure, axes = drawing.new_figure(4.0, columns=2, gridspec_kw={"width_ratios": [1.25, 1]})
+    if quantiles is None or quantiles.empty:
+        drawing.say(axes[0, 0], "no false perturbations were tested")
+    else:
+        _quantile_curves(axes[0, 0], tests, quantiles)
+    _shares(axes[0, 1], tests, agreement)
+    return figure
+
+
+def _quantile_curves(ax: Axes, tests: list[str], quantiles: pd.DataFrame) -> None:
+    largest = quantiles["test"].iloc[quantiles["n"].argmax()]
+    base = quantiles[quantiles["test"] == largest]
+    rank, n = base["rank"].to_numpy(), int(base["n"].iloc[0])
+    expected = -np.log10((rank - 0.5) / n)
+    low, high = (-np.log10(beta.ppf(q, rank, n - rank + 1)) for q in (0.975, 0.025))
+    ax.fill_between(expected, low, high, color=drawing.LIGHT, linewidth=0, label="95% band")
+    ax.plot([0, expected[0]], [0, expected[0]], color=drawing.BLACK, linewidth=0.9, label="as expected")
+    highest = max(1.15 * float(high[0]), 1.6 * float(expected[0]))
+    for test in tests:
+        rows = quantiles[quantiles["test"] == test]
+        if len(rows):
+            colour, marker = LOOKS[test]
+            x = -np.log10((rows["rank"] - 0.5) / rows["n"])
+            capped = np.minimum(rows["minus_log10_p"], highest)
+            drawing.points(ax, x, capped, color=colour, marker=marker, s=13, alpha=0.75, label=test)
+    ax.set_ylim(-0.1, 1.04 * highest)
+    drawing.key(ax, loc="upper left")
+    drawing.label_axes(
+        ax, x="expected −log₁₀ p", y="observed −log₁₀ p", title="False perturbations: nothing changed"
+    )
+
+
+def _shares(ax: Axes, tests: list[str], agreement: pd.DataFrame) -> None:
+    share = agreement.pivot(index="test", columns="other", values="share").reindex(index=tests, columns=tests)
+    values = share.to_numpy(np.float64)
+    ax.imshow(np.nan_to_num(values), cmap="Blues", vmin=0, vmax=1.9, aspect="auto")
+    for row, column in np.ndindex(values.shape):
+        value = values[row, column]
+        text = "" if row == column else "no calls" if np.isnan(value) else f"{value:.0%}"
+        ax.text(column, row, text, ha="center", va="center", fontsize=9, color=drawing.BLACK)
+    ax.spines[:].set_visible(False)
+    ax.set_xticks(range(len(tests)), tests, fontsize=8)
+    ax.set_yticks(range(len(tests)), tests, fontsize=8)
+    ax.tick_params(length=0)
+    drawing.label_axes(ax, x="are made by this test too", y="calls of this test …", title="Calls in common")
+
+
+def _summary_table(summary: pd.DataFrame, chosen: str) -> pd.DataFrame:
+    """A column a test: there are few of them and many figures."""
+    names = {
+        "perturbations": "perturbations tested",
+        "tests": "pairs tested",
+        "de_calls": "DE calls",
+        "null_perturbations": "false perturbations",
+        "null_tests": "pairs of false perturbations tested",
+        "null_share_p_below_05": "of these with p < 0.05 (5% expected)",
+        "null_de_calls": "of these called DE, all wrong",
+        "realised_fdr": "realised false discovery rate",
+        "power": "power: planted effects found",
+    }
+    shown = [column for column in names if column in summary]
+    table = pd.DataFrame({"figure": [names[column] for column in shown]})
+    for row in summary.to_dict("records"):
+        title = row["test"] + (f", {row['model']}" if row["model"] else "")
+        title += " (gives the labels)" if row["test"] == chosen else ""
+        table[title] = [_share(row[c]) if c in SHARES else _whole(row[c]) for c in shown]
+    return table
+
+
+def _agreement_table(agreement: pd.DataFrame) -> pd.DataFrame:
+    """Each pair of tests once."""
+    once = agreement[agreement["test"] < agreement["other"]]
+    back = agreement.set_index(["other", "test"])["n_called"]
+    theirs = [back[pair] for pair in zip(once["test"], once["other"], strict=True)]
+    union = once["n_called"].to_numpy() + np.array(theirs, np.int64) - once["n_shared"].to_numpy()
+    return pd.DataFrame(
+        {
+            "tests": [f"{a} and {b}" for a, b in zip(once["test"], once["other"], strict=True)],
+            "pairs tested by both": once["n_both"].to_numpy(),
+            "called by the first": once["n_called"].to_numpy(),
+            "called by the second": theirs,
+            "called by both": once["n_shared"].to_numpy(),
+            "share of all calls": [
+                _share(both / any_) if any_ else "-"
+                for both, any_ in zip(once["n_shared"], union, strict=True)
+            ],
+        }
+    )
+
+
+def _notes(summary: pd.DataFrame) -> str:
+    notes = "Pairs that filters or a test's own needs left out are not among its tests."
+    if "power" in summary:
+        notes += (
+            " Power is over all planted effects of the perturbations that the test kept, also those on genes "
+            "that it left out."
+        )
+    return notes
+
+
+def _share(value: float) -> str:
+    return "-" if pd.isna(value) else f"{value:.1%}"
+
+
+def _whole(value: float) -> str:
+    return "-" if pd.isna(value) else f"{int(value):,}"
+
+
+def _number(n: int) -> str:
+    return {2: "two", 3: "three"}.get(n, str(n))

@@ -1,0 +1,145 @@
+"""What a person sees and does, in a real browser: press Run, read tables, compare two runs, open the report.
+
+``PQA_SCREENSHOTS=docs/images`` puts pictures of the pages there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.deployments.conftest import LONG, ROOT, Up, wait_for
+
+pytestmark = pytest.mark.timeout(3 * LONG)
+SCREEN = "papalexi2021_thp1_crisprko"
+
+
+@pytest.fixture(scope="module")
+def page():
+    """A page of Debian's chromium, without a head."""
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("no chromium on this machine; Debian's package is enough")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        page = opened.new_page(viewport={"width": 1280, "height": 860})
+        page.set_default_timeout(1000 * LONG / 3)
+        hosts = page.asked_hosts = set()
+        page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
+        yield page
+        opened.close()
+
+
+def picture(page, name: str) -> None:
+    """Keep what the page shows now, where pictures are asked for."""
+    if folder := os.environ.get("PQA_SCREENSHOTS"):
+        page.wait_for_timeout(1500)
+        (ROOT / folder).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=Path(ROOT / folder, f"{name}.png"))
+
+
+def box(page, title: str):
+    """A form's box by its title, as Prefect draws it."""
+    label = page.locator(".schema-form-property__label", has_text=title)
+    return page.locator(".p-label").filter(has=label).last
+
+
+def close_assistant(page) -> None:
+    """Close the panel that MLflow opens beside its pages."""
+    panel = page.locator("[data-assistant-ui]")
+    if panel.count():
+        panel.get_by_role("button", name="Close").first.click()
+
+
+@pytest.fixture(scope="module")
+def run(up: Up, page, data_folder) -> str:
+    """A run of *label a screen* that was filled in and started in the browser; its id, when it has ended."""
+    if not (data_folder / "screens").exists():
+        pytest.skip("no real screens; set PQA_SHARED to the folder that holds them")
+    page.goto(f"{up.prefect}/deployments")
+    page.get_by_role("link", name="label a screen").first.wait_for()
+    picture(page, "prefect-deployments")
+    page.get_by_role("link", name="label a screen").first.click()
+    page.get_by_role("button", name="Run", exact=True).click()
+    page.get_by_text("Custom run").click()
+    picked = page.get_by_role("button", name="embedded").first
+    picked.focus()
+    page.keyboard.press("ArrowDown")
+    page.get_by_role("option", name=SCREEN).click()
+    box(page, "Guide column").locator("textarea").fill("guide_id")
+    box(page, "Batch column").locator("textarea").fill("batch")
+    picture(page, "prefect-form")
+    page.get_by_role("button", name="Submit").click()
+
+    def started() -> list[dict]:
+        found = up.ask("flow_runs/filter", flow_runs={"parent_task_run_id": {"is_null_": True}})
+        return [one for one in found if SCREEN in str(one["parameters"].get("screen"))]
+
+    (pressed,) = wait_for(started)
+    given = pressed["parameters"]
+    # Boxes that were left empty say nothing.
+    assert given["columns"]["guide_key"] == "guide_id"
+    assert "layer" not in given["columns"]
+    ended = up.end_of(pressed["id"])
+    assert ended["state"]["type"] == "COMPLETED", ended["state"]
+    return pressed["id"]
+
+
+def test_a_form_is_filled_in_and_its_run_shows_stages_and_tables(up: Up, page, run):
+    page.goto(f"{up.prefect}/runs/flow-run/{run}")
+    page.get_by_text(f"label screens/{SCREEN}").first.wait_for()
+    page.get_by_text("Finished in state Completed").first.wait_for()
+    picture(page, "prefect-run")
+    page.get_by_text("Task Runs", exact=True).first.click()
+    for stage in ("ingest counts", "quality control", "test expression", "make labels"):
+        page.get_by_text(stage).first.wait_for()
+    page.get_by_text("Artifacts", exact=True).first.click()
+    page.get_by_text(f"quality-{SCREEN.replace('_', '-')}").first.click()
+    page.get_by_text("IFNGR1").first.wait_for()
+    page.get_by_text("target_remaining").first.wait_for()
+    picture(page, "prefect-quality")
+    page.go_back()
+    page.get_by_text("Artifacts", exact=True).first.click()
+    page.get_by_text(f"ledger-{SCREEN.replace('_', '-')}").first.click()
+    page.get_by_text("not done before").first.wait_for()
+
+
+def test_two_runs_are_compared_in_mlflow(up: Up, page, run):
+    small = up.press_run("label a screen", screen="small").json()["id"]
+    assert up.end_of(small)["state"]["type"] == "COMPLETED"
+    page.goto(f"{up.prefect}/runs/flow-run/{small}")
+    page.get_by_text("Artifacts", exact=True).first.click()
+    page.get_by_text("summary-small").first.click()
+    link = page.get_by_role("link", name="Beside all other screens")
+    page.goto(link.get_attribute("href"))
+    page.get_by_text("Model metrics").first.wait_for()
+    close_assistant(page)
+    page.locator(".js-plotly-plot").first.wait_for()
+    picture(page, "mlflow-charts")
+    for name in (f"{SCREEN} wilcoxon", "small wilcoxon"):
+        page.get_by_role("row").filter(has_text=name).first.get_by_role("checkbox").first.check(force=True)
+    page.get_by_role("button", name="Compare").click()
+    page.get_by_text("Comparing 2 Runs").first.wait_for()
+    chart = page.locator(".js-plotly-plot svg, svg.main-svg").first
+    chart.wait_for()
+    assert chart.bounding_box()["width"] > 200
+    picture(page, "mlflow-compare")
+    page.get_by_text("labels_de").first.wait_for()
+
+
+def test_the_report_opens_from_the_run(up: Up, page, run):
+    address = up.artifacts(run)[f"report-{SCREEN.replace('_', '-')}"]["data"]
+    page.goto(address.partition("(")[2].rstrip(")") or address)
+    close_assistant(page)
+    report = page.frame_locator("iframe").first
+    report.get_by_text("Knock-down").first.wait_for()
+    picture(page, "report")
+
+
+def test_nothing_was_asked_of_the_network(page, run):
+    assert page.asked_hosts <= {"127.0.0.1", None, ""}

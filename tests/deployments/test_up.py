@@ -1,0 +1,219 @@
+"""`pqa up` with real servers: what a person, a schedule and a dying part do to it."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime, timedelta
+
+import psutil
+import pytest
+import requests
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.states import Scheduled
+
+from deployments.housekeeping import skip_missed
+from tests.deployments.conftest import LONG, Up, free_ports, port_words, start_up, wait_for
+
+pytestmark = pytest.mark.timeout(3 * LONG)
+NAMES = {
+    "label a screen",
+    "benchmark",
+    "train predictors",
+    "answer questions",
+    "enrich gene sets",
+    "new screens",
+}
+SMALL = {"screen": "small", "columns": {"guide_key": "guide_id", "batch_key": "batch"}}
+
+
+@pytest.fixture(scope="session")
+def pressed(up: Up, data_folder) -> dict[str, str]:
+    """Runs started together, so that they share the waiting: their ids by what they are."""
+    inbox = up.workspace / "inbox"
+    shutil.copyfile(data_folder / "small.h5ad", inbox / "arrived.h5ad")
+    (inbox / "broken.h5ad").write_bytes(b"not HDF5 at all")
+    (inbox / ".half.h5ad").write_bytes(b"still being copied")
+    answers = {
+        "good": up.press_run("label a screen", **SMALL),
+        "bad": up.press_run("label a screen", screen="small", columns={"control": "nobody"}),
+        "inbox": up.press_run("new screens", files={"settle_seconds": 0.1}),
+    }
+    return {what: answer.json()["id"] for what, answer in answers.items()}
+
+
+def test_everything_is_served_and_says_where(up: Up):
+    found = {entry["name"]: entry for entry in up.ask("deployments/filter")}
+    assert found.keys() == NAMES
+    assert all("pqa" in entry["tags"] and "version-0.1.0" in entry["tags"] for entry in found.values())
+    assert all(len(entry["description"]) > 100 for entry in found.values())
+    printed = "".join(up.said)
+    for address in (up.prefect, up.mlflow, f"127.0.0.1:{up.ports[3]}", str(up.workspace / "inbox")):
+        assert address in printed
+    assert requests.get(f"http://127.0.0.1:{up.ports[3]}/json/counts.json", timeout=60).json()["workers"] == 1
+    for part in ("prefect", "mlflow", "dask-scheduler", "dask-workers", "deployments"):
+        assert (up.workspace / "logs" / f"{part}.log").stat().st_size > 0
+
+
+def test_only_one_at_a_time_of_what_must_not_pile_up(up: Up):
+    limits = {
+        entry["name"]: (entry["global_concurrency_limit"]["limit"], entry["concurrency_options"])
+        for entry in up.ask("deployments/filter")
+    }
+    assert limits["new screens"] == (1, {"collision_strategy": "CANCEL_NEW", "grace_period_seconds": None})
+    assert limits["benchmark"][0] == 1
+    gpu = requests.get(f"{up.prefect}/api/v2/concurrency_limits/pqa-gpu", timeout=60).json()
+    assert (gpu["limit"], gpu["active"]) == (1, True)
+
+
+def test_schedules_make_runs_and_the_nightly_one_waits_to_be_switched_on(up: Up):
+    (hourly,) = up.deployment("new screens")["schedules"]
+    (nightly,) = up.deployment("benchmark")["schedules"]
+    assert (hourly["active"], nightly["active"]) == (True, False)
+
+    def planned(name: str) -> list:
+        wanted = {"state": {"type": {"any_": ["SCHEDULED"]}}}
+        runs = up.ask("flow_runs/filter", flow_runs=wanted, deployments={"name": {"any_": [name]}})
+        return [run for run in runs if run["auto_scheduled"]]
+
+    assert wait_for(lambda: planned("new screens"))
+    assert not planned("benchmark")
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "told"),
+    [
+        ("label a screen", {"screen": "nowhere"}, "'nowhere' is not one of ['embedded', 'small'"),
+        ("label a screen", {"quality": {"min_cells": 0}}, "0 is less than the minimum of 2"),
+        ("label a screen", {"expression": {"test": "anova"}}, "'anova' is not one of"),
+        ("benchmark", {"knowledge": {"knowledge": "nowhere"}}, "'nowhere' is not one of"),
+        ("train predictors", {}, "data_set"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_the_form(up: Up, name, wrong, told):
+    answer = up.press_run(name, **wrong)
+    assert answer.status_code == 409
+    assert told in answer.json()["detail"]
+
+
+def test_a_run_from_the_form_ends_completed_and_appears_in_mlflow(up: Up, pressed):
+    run = up.end_of(pressed["good"])
+    assert run["state"]["type"] == "COMPLETED", run["state"]
+    assert run["name"] == "label small"
+    artifacts = up.artifacts(pressed["good"])
+    ledger = artifacts["ledger-small-labels"]["data"]
+    assert '"stage": "tests"' in ledger
+    assert '"why": "not done before' in ledger
+    assert f"{up.ports[3]}/status" in artifacts["while-it-runs"]["data"]
+    (tracked,) = [
+        run for run in up.runs_of("perturbqa-screens") if run["info"]["run_name"] == "small wilcoxon"
+    ]
+    assert {metric["key"] for metric in tracked["data"]["metrics"]} >= {"cells", "labels_de"}
+    page = artifacts["report-small"]["data"]
+    assert f"{up.mlflow}/#/experiments/" in page
+    assert tracked["info"]["run_id"] in page
+    address = f"{up.mlflow}/get-artifact?run_uuid={tracked['info']['run_id']}&path=report-name"
+    name = page.rpartition("/")[2].partition("?")[0]
+    report = requests.get(address.replace("report-name", name), timeout=60)
+    assert report.ok
+    assert "Knock-down" in report.text
+
+
+def test_a_run_with_a_wrong_name_fails_at_once_with_its_reason_and_somebody_is_told(up: Up, pressed):
+    run = up.end_of(pressed["bad"])
+    assert run["state"]["type"] == "FAILED"
+    assert "nobody" in run["state"]["message"]
+    assert "non-targeting" in run["state"]["message"]
+    assert run["total_run_time"] < 60
+    told = wait_for(lambda: [one for one in up.told if pressed["bad"] in one["body"]], 240)[0]
+    assert "Failed" in told["subject"]
+    assert f"{up.prefect}/runs/flow-run/{pressed['bad']}" in told["body"]
+    assert "nobody" in told["body"]
+
+
+def test_new_files_are_labelled_once_and_half_written_ones_left_alone(up: Up, pressed):
+    run = up.end_of(pressed["inbox"])
+    assert run["state"]["type"] == "FAILED"
+    assert "broken.h5ad: " in run["state"]["message"]
+    assert "not HDF5" in run["state"]["message"]
+    table = up.artifacts(pressed["inbox"])["new-screens"]["data"]
+    assert table.count('"labelled"') == 1
+    assert "half" not in table
+    names = [run["info"]["run_name"] for run in up.runs_of("perturbqa-screens")]
+    assert names.count("arrived wilcoxon") == 1
+
+
+def test_a_new_screen_is_offered_without_a_restart(up: Up, pressed):
+    def offered() -> bool:
+        schema = up.deployment("label a screen")["parameter_openapi_schema"]
+        return "inbox/arrived" in schema["properties"]["screen"]["enum"]
+
+    assert wait_for(offered)
+
+
+def test_parts_that_are_killed_are_said_and_come_back_and_runs_are_not_left_running(up: Up, pressed):
+    for run in pressed.values():
+        up.end_of(run)
+    # Somebody has switched the nightly benchmark on: it stays on.
+    benchmark = up.deployment("benchmark")
+    address = f"{up.prefect}/api/deployments/{benchmark['id']}/schedules/{benchmark['schedules'][0]['id']}"
+    assert requests.patch(address, json={"active": True}, timeout=60).ok
+    run = up.press_run("benchmark").json()["id"]
+    wait_for(lambda: up.state(run) == "RUNNING")
+    up.part("deployments.serve").kill()
+    up.part("mlflow server").kill()
+    for part in ("mlflow", "deployments"):
+        wait_for(lambda part=part: any(f"{part} is back" in line for line in up.said))
+        assert any(f"{part} has died" in line and f"{part}.log" in line for line in up.said)
+    ended = up.end_of(run)
+    assert ended["state"]["type"] == "CRASHED"
+    assert "Retry" in ended["state"]["message"]
+    assert not [one for one in psutil.process_iter(["environ"]) if run in str(one.info["environ"])]
+    assert "perturbqa-screens" in up.on_experiments()
+    assert up.deployment("benchmark")["schedules"][0]["active"] is True
+
+
+def test_a_late_run_that_was_asked_for_is_done_and_finds_nothing_new(up: Up, pressed):
+    with _client(up) as client:
+        deployment = up.deployment("new screens")["id"]
+        late = client.create_flow_run_from_deployment(
+            deployment, state=Scheduled(scheduled_time=datetime.now(UTC) - timedelta(hours=5)), tags=["late"]
+        )
+        # Only what a schedule has made is skipped: this one was asked for, and is done late.
+        assert skip_missed(client) == 0
+    # Nothing has changed: the second look does nothing, and what failed is not tried again.
+    assert up.end_of(str(late.id))["state"]["type"] == "COMPLETED"
+    names = [run["info"]["run_name"] for run in up.runs_of("perturbqa-screens")]
+    assert names.count("arrived wilcoxon") == 1
+
+
+def test_a_second_one_on_the_workspace_is_refused(up: Up):
+    process = start_up("--workspace", up.workspace, *port_words(free_ports(4)))
+    said, _ = process.communicate(timeout=LONG)
+    assert process.returncode == 1
+    assert "another `pqa up` or a job has this workspace" in said
+
+
+def test_ports_in_use_and_other_hosts_are_said_before_anything_starts(up: Up, tmp_path):
+    ports = [up.ports[0], up.ports[1], *free_ports(2)]
+    words = ["--workspace", tmp_path / "other", *port_words(ports)]
+    said, _ = start_up(*words).communicate(timeout=LONG)
+    assert f"port {ports[0]} of 127.0.0.1 cannot be used" in said
+    assert "--mlflow-port" in said
+    assert not (tmp_path / "other" / "logs").exists()
+    said, _ = start_up("--workspace", tmp_path / "other", "--host", "0.0.0.0").communicate(timeout=LONG)
+    assert "no login" in said
+    assert "--expose" in said
+
+
+def test_no_part_reports_usage(up: Up):
+    environments = {name: up.part(name).environ() for name in ("prefect server", "mlflow server")}
+    for environment in environments.values():
+        assert environment["DO_NOT_TRACK"] == "1"
+        assert environment["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+        assert environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    told = requests.get(f"{up.mlflow}/ajax-api/3.0/mlflow/ui-telemetry", timeout=60).json()
+    assert told["disable_ui_telemetry"] is True
+
+
+def _client(up: Up) -> SyncPrefectClient:
+    return SyncPrefectClient(f"{up.prefect}/api")
