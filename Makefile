@@ -23,7 +23,7 @@ run: $(READY)
 	@$(BIN)/pqa benchmark --workspace workspace
 
 test: $(READY)
-	@$(BIN)/python -m pytest --durations=10
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --durations=10
 
 bench: $(READY)
 	@$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e '.[bench]'

@@ -26,7 +26,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from storage.errors import PqaError
 
-START_SECONDS = 90
+START_SECONDS = 300
 
 
 class ServerError(PqaError):

@@ -40,28 +40,31 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, default=Path("/tmp/pqa-bench"), help="where the inputs are kept"
     )
+    parser.add_argument("--controls", type=int, nargs="+", default=CONTROLS, help="control cells (rank-sums)")
     arguments = parser.parse_args()
     for name in arguments.sections or SECTIONS:
         title, measure = SECTIONS[name]
-        _write_section(title, [_how(arguments.runs), "", *measure(arguments.folder, arguments.runs)])
+        _write_section(title, [_how(arguments.runs), "", *measure(arguments)])
     print(RESULTS.read_text())
 
 
-def rank_sums(folder: Path, runs: int) -> list[str]:
+def rank_sums(arguments: argparse.Namespace) -> list[str]:
     """Tests in memory, for both numbers of controls and both kinds of values; slow peers with the first."""
     lines = []
-    for controls in CONTROLS:
+    for controls in arguments.controls:
         size = Size(controls=controls)
-        screen = make_counts(folder, size)
+        screen = make_counts(arguments.folder, size)
         for values in ("counts", "normalised"):
-            rows = {
-                name: medians(
-                    "in_memory", name, values, str(screen), runs=1 if name in in_memory.ONCE else runs
-                )
+            names = [
+                name
                 for name in in_memory.CONTENDERS
                 if (name, values) != ("ours, from counts", "counts")
-                and (name not in in_memory.ONCE or controls == CONTROLS[0])
-            }
+                and (name not in in_memory.ONCE or controls == arguments.controls[0])
+            ]
+            rows = {}
+            for name in names:
+                runs = 1 if name in in_memory.ONCE else arguments.runs
+                rows[name] = medians("in_memory", name, values, str(screen), runs=runs)
             lines += [f"**{size.title}, {values}**", "", *_compared(rows), ""]
     return lines[:-1]
 
@@ -79,8 +82,9 @@ def _compared(rows: dict[str, Figures]) -> list[str]:
     return lines
 
 
-def files(folder: Path, runs: int) -> list[str]:
+def files(arguments: argparse.Namespace) -> list[str]:
     """Ingest, tests and sums from files, CSR and dense."""
+    folder, runs = arguments.folder, arguments.runs
     size = Size()
     screen, dense = make_counts(folder, size), make_counts(folder, size, dense=True)
     rows = {name: medians("on_disk", name, str(screen), runs=runs) for name in on_disk.CONTENDERS}
@@ -100,7 +104,7 @@ def files(folder: Path, runs: int) -> list[str]:
     return lines
 
 
-def growth(folder: Path, _: int) -> list[str]:
+def growth(arguments: argparse.Namespace) -> list[str]:
     """Ingest and tests from small to large, once each; inputs are removed."""
     lines = [
         "8,500 genes, 2,000 perturbations, a twentieth of the cells controls; once each. ns = CPU time a "
@@ -110,7 +114,7 @@ def growth(folder: Path, _: int) -> list[str]:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for cells in GROWTH:
-        screen = make_counts(folder, Size(cells, 8_500, 2_000, cells // 20))
+        screen = make_counts(arguments.folder, Size(cells, 8_500, 2_000, cells // 20))
         ingest = medians("on_disk", "ours, ingest", str(screen), runs=1)
         screen.unlink()
         tests = medians("on_disk", "ours, store to Parquet", str(screen), runs=1)
@@ -125,10 +129,10 @@ def growth(folder: Path, _: int) -> list[str]:
     return lines
 
 
-def workers(folder: Path, runs: int) -> list[str]:
-    """Cold start, and what a second Dask worker brings."""
-    screen = make_counts(folder, Size())
-    rows = {name: medians("scaling", name, str(screen), runs=runs) for name in scaling.CONTENDERS}
+def workers(arguments: argparse.Namespace) -> list[str]:
+    """Cold start, and what a second Dask worker brings; of a store that `files` has written."""
+    screen = make_counts(arguments.folder, Size())
+    rows = {name: medians("scaling", name, str(screen), runs=arguments.runs) for name in scaling.CONTENDERS}
     one, two = (rows[name]["wall_s"] for name in ("1 worker", "2 workers"))
     return [
         f"- A fresh process has tested its first two genes after {rows['cold start']['wall_s']:.1f} s "
@@ -139,7 +143,7 @@ def workers(folder: Path, runs: int) -> list[str]:
 
 
 #: Sections by name: title and what measures them.
-SECTIONS: dict[str, tuple[str, Callable[[Path, int], list[str]]]] = {
+SECTIONS: dict[str, tuple[str, Callable[[argparse.Namespace], list[str]]]] = {
     "rank-sums": ("Rank-sum tests in memory", rank_sums),
     "files": ("From file to file", files),
     "growth": ("Growth", growth),
