@@ -61,9 +61,9 @@ def bury_runs(client: SyncPrefectClient, why: str) -> int:
     return len(runs)
 
 
-def skip_missed(client: SyncPrefectClient) -> int:
-    """Cancel what a schedule had planned for a time that is past; the next planned one runs."""
-    before = {"before_": datetime.now(UTC)}
+def skip_missed(client: SyncPrefectClient, now: datetime | None = None) -> int:
+    """Cancel what a schedule had planned for a time before ``now``; gives its number. The next one runs."""
+    before = {"before_": now or datetime.now(UTC)}
     planned = {"state": {"type": {"any_": [StateType.SCHEDULED]}}, "expected_start_time": before}
     runs = [run for run in _runs(client, planned) if run.auto_scheduled]
     for run in runs:

@@ -23,6 +23,9 @@ SETTINGS = DEFAULTS | {
     "PREFECT_RUNNER_POLL_FREQUENCY": "3",
     # A run that waits for another of its kind looks again this often.
     "PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS": "10",
+    # Marking runs late writes to SQLite just when they start; each may wait a minute for the other.
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "120",
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS": "30",
     "PYTHONUNBUFFERED": "1",
 }
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}

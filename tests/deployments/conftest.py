@@ -72,7 +72,7 @@ class Up:
 
     def ask(self, path: str, **content) -> list | dict:
         """Post to Prefect's API."""
-        answer = requests.post(f"{self.prefect}/api/{path}", json=content, timeout=60)
+        answer = requests.post(f"{self.prefect}/api/{path}", json=content, timeout=200)
         assert answer.ok, answer.text
         return answer.json()
 
@@ -84,17 +84,17 @@ class Up:
     def press_run(self, name: str, **parameters) -> requests.Response:
         """What the form's button does."""
         address = f"{self.prefect}/api/deployments/{self.deployment(name)['id']}/create_flow_run"
-        return requests.post(address, json={"parameters": parameters}, timeout=60)
+        return requests.post(address, json={"parameters": parameters}, timeout=200)
 
     def state(self, run: str) -> str:
         """What a run is doing now."""
-        return requests.get(f"{self.prefect}/api/flow_runs/{run}", timeout=60).json()["state"]["type"]
+        return requests.get(f"{self.prefect}/api/flow_runs/{run}", timeout=200).json()["state"]["type"]
 
     def end_of(self, run: str) -> dict:
         """A run when it has ended."""
 
         def ended() -> dict | None:
-            found = requests.get(f"{self.prefect}/api/flow_runs/{run}", timeout=60).json()
+            found = requests.get(f"{self.prefect}/api/flow_runs/{run}", timeout=200).json()
             return (
                 found if found["state"]["type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"} else None
             )
@@ -109,21 +109,27 @@ class Up:
     def part(self, words: str) -> psutil.Process:
         """The process of a part: the one that was asked for, not the leash that it is on."""
         everyone = psutil.Process(self.process.pid).children(recursive=True)
-        return next(
-            one for one in everyone if words in (line := " ".join(one.cmdline())) and "leash" not in line
-        )
+        lines = {one: _line(one) for one in everyone}
+        return next(one for one, line in lines.items() if words in line and "leash.py" not in line)
 
     def on_experiments(self) -> dict[str, str]:
         """Ids of MLflow's experiments by name."""
         address = f"{self.mlflow}/api/2.0/mlflow/experiments/search"
-        found = requests.post(address, json={"max_results": 100}, timeout=60).json()["experiments"]
+        found = requests.post(address, json={"max_results": 100}, timeout=200).json()["experiments"]
         return {entry["name"]: entry["experiment_id"] for entry in found}
 
     def runs_of(self, experiment: str) -> list[dict]:
         """MLflow's runs of an experiment."""
         address = f"{self.mlflow}/api/2.0/mlflow/runs/search"
         wanted = {"experiment_ids": [self.on_experiments()[experiment]]}
-        return requests.post(address, json=wanted, timeout=60).json().get("runs", [])
+        return requests.post(address, json=wanted, timeout=200).json().get("runs", [])
+
+
+def _line(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 @pytest.fixture(scope="session")

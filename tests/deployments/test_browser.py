@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from playwright.sync_api import TimeoutError as TooLateError
+from playwright.sync_api import sync_playwright
 
 from tests.deployments.conftest import LONG, ROOT, Up, wait_for
 
@@ -24,8 +27,7 @@ def page():
     browser = shutil.which("chromium")
     if browser is None:
         pytest.skip("no chromium on this machine; Debian's package is enough")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as driver:
+    with sync_playwright() as driver:
         opened = driver.chromium.launch(executable_path=browser, args=["--no-sandbox"])
         page = opened.new_page(viewport={"width": 1280, "height": 860})
         page.set_default_timeout(1000 * LONG / 3)
@@ -51,9 +53,10 @@ def box(page, title: str):
 
 def close_assistant(page) -> None:
     """Close the panel that MLflow opens beside its pages."""
-    panel = page.locator("[data-assistant-ui]")
-    if panel.count():
-        panel.get_by_role("button", name="Close").first.click()
+    close = page.locator("[data-assistant-ui]").get_by_role("button", name="Close").first
+    # It comes a moment after the page, and not again once it was closed.
+    with contextlib.suppress(TooLateError):
+        close.click(timeout=5000)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +140,7 @@ def test_the_report_opens_from_the_run(up: Up, page, run):
     page.goto(address.partition("(")[2].rstrip(")") or address)
     close_assistant(page)
     report = page.frame_locator("iframe").first
-    report.get_by_text("Knock-down").first.wait_for()
+    report.get_by_role("heading", name="Knock-down").first.wait_for()
     picture(page, "report")
 
 

@@ -49,7 +49,9 @@ def test_everything_is_served_and_says_where(up: Up):
     printed = "".join(up.said)
     for address in (up.prefect, up.mlflow, f"127.0.0.1:{up.ports[3]}", str(up.workspace / "inbox")):
         assert address in printed
-    assert requests.get(f"http://127.0.0.1:{up.ports[3]}/json/counts.json", timeout=60).json()["workers"] == 1
+    assert (
+        requests.get(f"http://127.0.0.1:{up.ports[3]}/json/counts.json", timeout=200).json()["workers"] == 1
+    )
     for part in ("prefect", "mlflow", "dask-scheduler", "dask-workers", "deployments"):
         assert (up.workspace / "logs" / f"{part}.log").stat().st_size > 0
 
@@ -61,7 +63,7 @@ def test_only_one_at_a_time_of_what_must_not_pile_up(up: Up):
     }
     assert limits["new screens"] == (1, {"collision_strategy": "CANCEL_NEW", "grace_period_seconds": None})
     assert limits["benchmark"][0] == 1
-    gpu = requests.get(f"{up.prefect}/api/v2/concurrency_limits/pqa-gpu", timeout=60).json()
+    gpu = requests.get(f"{up.prefect}/api/v2/concurrency_limits/pqa-gpu", timeout=200).json()
     assert (gpu["limit"], gpu["active"]) == (1, True)
 
 
@@ -102,18 +104,17 @@ def test_a_run_from_the_form_ends_completed_and_appears_in_mlflow(up: Up, presse
     artifacts = up.artifacts(pressed["good"])
     ledger = artifacts["ledger-small-labels"]["data"]
     assert '"stage": "tests"' in ledger
-    assert '"why": "not done before' in ledger
+    # Another run may have labelled this screen with other options: then those are what differs.
+    assert '"why": "not done before' in ledger or '"why": "since the last time: ' in ledger
     assert f"{up.ports[3]}/status" in artifacts["while-it-runs"]["data"]
-    (tracked,) = [
-        run for run in up.runs_of("perturbqa-screens") if run["info"]["run_name"] == "small wilcoxon"
-    ]
-    assert {metric["key"] for metric in tracked["data"]["metrics"]} >= {"cells", "labels_de"}
     page = artifacts["report-small"]["data"]
     assert f"{up.mlflow}/#/experiments/" in page
-    assert tracked["info"]["run_id"] in page
+    (tracked,) = [run for run in up.runs_of("perturbqa-screens") if run["info"]["run_id"] in page]
+    assert tracked["info"]["run_name"] == "small wilcoxon"
+    assert {metric["key"] for metric in tracked["data"]["metrics"]} >= {"cells", "labels_de"}
     address = f"{up.mlflow}/get-artifact?run_uuid={tracked['info']['run_id']}&path=report-name"
     name = page.rpartition("/")[2].partition("?")[0]
-    report = requests.get(address.replace("report-name", name), timeout=60)
+    report = requests.get(address.replace("report-name", name), timeout=200)
     assert report.ok
     assert "Knock-down" in report.text
 
@@ -156,7 +157,7 @@ def test_parts_that_are_killed_are_said_and_come_back_and_runs_are_not_left_runn
     # Somebody has switched the nightly benchmark on: it stays on.
     benchmark = up.deployment("benchmark")
     address = f"{up.prefect}/api/deployments/{benchmark['id']}/schedules/{benchmark['schedules'][0]['id']}"
-    assert requests.patch(address, json={"active": True}, timeout=60).ok
+    assert requests.patch(address, json={"active": True}, timeout=200).ok
     run = up.press_run("benchmark").json()["id"]
     wait_for(lambda: up.state(run) == "RUNNING")
     up.part("deployments.serve").kill()
@@ -167,6 +168,7 @@ def test_parts_that_are_killed_are_said_and_come_back_and_runs_are_not_left_runn
     ended = up.end_of(run)
     assert ended["state"]["type"] == "CRASHED"
     assert "Retry" in ended["state"]["message"]
+    # Nothing computes on behind its back: psutil gives None for what is gone by then.
     assert not [one for one in psutil.process_iter(["environ"]) if run in str(one.info["environ"])]
     assert "perturbqa-screens" in up.on_experiments()
     assert up.deployment("benchmark")["schedules"][0]["active"] is True
@@ -180,6 +182,8 @@ def test_a_late_run_that_was_asked_for_is_done_and_finds_nothing_new(up: Up, pre
         )
         # Only what a schedule has made is skipped: this one was asked for, and is done late.
         assert skip_missed(client) == 0
+        # In two hours and a half, two hourly looks will have been missed.
+        wait_for(lambda: skip_missed(client, datetime.now(UTC) + timedelta(hours=2.5)) >= 2)
     # Nothing has changed: the second look does nothing, and what failed is not tried again.
     assert up.end_of(str(late.id))["state"]["type"] == "COMPLETED"
     names = [run["info"]["run_name"] for run in up.runs_of("perturbqa-screens")]
@@ -211,7 +215,7 @@ def test_no_part_reports_usage(up: Up):
         assert environment["DO_NOT_TRACK"] == "1"
         assert environment["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
         assert environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
-    told = requests.get(f"{up.mlflow}/ajax-api/3.0/mlflow/ui-telemetry", timeout=60).json()
+    told = requests.get(f"{up.mlflow}/ajax-api/3.0/mlflow/ui-telemetry", timeout=200).json()
     assert told["disable_ui_telemetry"] is True
 
 
