@@ -28,10 +28,13 @@ def children_begun(workspace: Path) -> bool:
         return False
 
 
-#: Where the job is killed, in the order in which it passes: what is seen in the workspace by then.
+#: Where the job is killed, in the order in which it passes: what is seen in the workspace by then. The first
+#: two last for less than a second; on a busy machine that misses them, it is killed at the stage's end.
 MOMENTS = {
-    "while counts are read": lambda w: found(w, "screens/*/.partial-*"),
-    "while genes are tested": lambda w: found(w, "tests/*/.blocks/genes-*.npy"),
+    "while counts are read": lambda w: found(w, "screens/*/.partial-*") or found(w, f"screens/*/{MANIFEST}"),
+    "while genes are tested": lambda w: (
+        found(w, "tests/*/.blocks/genes-*.npy") or found(w, f"tests/*/{MANIFEST}")
+    ),
     "when labels are made": lambda w: found(w, f"labels/*/{MANIFEST}"),
     "while predictors are fitted": lambda w: found(w, f"predictions/*/{MANIFEST}"),
     "while MLflow is written": children_begun,
