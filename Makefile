@@ -1,5 +1,6 @@
 # make run   set up .venv if needed, run the main job on the embedded screen
 # make test  set up .venv if needed, run the tests
+# make test-slow  run those that start `pqa up` and a browser (chromium), about ten minutes
 # make lmdeploy set up .venv-lmdeploy, an environment with LMDeploy (needs a CUDA GPU to be of use)
 # make bench measure speed and memory against peers from PyPI; writes tests/benchmarks/RESULTS.md
 .DEFAULT_GOAL := help
@@ -7,7 +8,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help run test bench lint constraints lmdeploy
+.PHONY: help run test test-slow bench lint constraints lmdeploy
 
 help:
 	@grep -E '^# make' Makefile | cut -c3-
@@ -23,7 +24,10 @@ run: $(READY)
 	@$(BIN)/pqa benchmark --workspace workspace
 
 test: $(READY)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --durations=10
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --durations=10 -m "not slow"
+
+test-slow: $(READY)
+	@$(BIN)/python -m pytest --durations=10 -m slow
 
 bench: $(READY)
 	@$(BIN)/python -m pip install --quiet --progress-bar off -c constraints.txt -e '.[bench]'

@@ -17,7 +17,7 @@ from playwright.sync_api import sync_playwright
 
 from tests.deployments.conftest import LONG, ROOT, Up, wait_for
 
-pytestmark = pytest.mark.timeout(3 * LONG)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * LONG)]
 SCREEN = "papalexi2021_thp1_crisprko"
 
 

@@ -14,7 +14,7 @@ from prefect.states import Scheduled
 from deployments.housekeeping import skip_missed
 from tests.deployments.conftest import LONG, Up, free_ports, port_words, start_up, wait_for
 
-pytestmark = pytest.mark.timeout(3 * LONG)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * LONG)]
 NAMES = {
     "label a screen",
     "benchmark",
