@@ -1,4 +1,4 @@
-"""Predictors' states: sparse matrices and symbol indices as plain arrays."""
+"""Predictors' states: options, sparse matrices and symbol indices as plain arrays."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import numpy as np
 from scipy import sparse
 
 from tasks.knowledge.symbols import SymbolIndex
+
+#: What the names of options begin with.
+OPTION = "option_"
 
 
 def csr_state(name: str, matrix: sparse.csr_array) -> dict[str, np.ndarray]:
@@ -24,6 +27,16 @@ def csr_from_state(name: str, state: Mapping[str, np.ndarray]) -> sparse.csr_arr
     """Build the CSR matrix whose ``csr_state`` lies in ``state``."""
     parts = tuple(np.asarray(state[f"{name}_{part}"]) for part in ("data", "indices", "indptr"))
     return sparse.csr_array(parts, shape=tuple(int(n) for n in state[f"{name}_shape"]))
+
+
+def options_state(options: Mapping[str, str | int | float | bool | None]) -> dict[str, np.ndarray]:
+    """Return options as arrays of their own."""
+    return {f"{OPTION}{name}": np.array(value) for name, value in options.items()}
+
+
+def options_from_state(state: Mapping[str, np.ndarray]) -> dict[str, str | int | float | bool | None]:
+    """Read the options whose ``options_state`` lies in ``state``."""
+    return {key.removeprefix(OPTION): state[key].item() for key in state if key.startswith(OPTION)}
 
 
 def symbols_from_state(state: Mapping[str, np.ndarray]) -> SymbolIndex:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.knowledge.symbols import SymbolIndex
-from tasks.predictors.arrays import symbols_from_state
+from tasks.predictors.arrays import options_from_state, options_state, symbols_from_state
 from tasks.predictors.gat_options import GATOptions
 from tasks.predictors.gat_rows import PairRows, named_nodes
 from tasks.predictors.protocol import TASKS, Context, checked_tables, checked_task
@@ -72,7 +72,7 @@ class GATPredictor:
 
     def state(self) -> dict[str, np.ndarray]:
         """Return every gene's vector and the head; the network that made the vectors is not needed."""
-        state = {f"option_{name}": np.array(value) for name, value in self.parameters().items()}
+        state = options_state(self.parameters())
         state |= {f"head_{name}": value for name, value in self._head.items()}
         state |= {"tasks": np.array(self._tasks, dtype=str), "threads": np.array(self._threads)}
         columns = sorted({key for row in self.history for key in row})
@@ -88,7 +88,7 @@ class GATPredictor:
         def part(prefix: str) -> dict[str, np.ndarray]:
             return {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
 
-        predictor = cls(**{name: value.item() for name, value in part("option_").items()})
+        predictor = cls(**options_from_state(state))
         predictor._tasks = tuple(task for task in TASKS if task in state["tasks"])
         predictor._threads = int(state["threads"])
         predictor._symbols = symbols_from_state(state)

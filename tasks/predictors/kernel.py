@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from storage.errors import InputError
+from tasks.predictors.arrays import options_from_state, options_state
 from tasks.predictors.gene_kernels import ALL, GeneKernels
 from tasks.predictors.kernel_ridge import RidgeOptions
 from tasks.predictors.line_models import LineModels
@@ -120,7 +121,7 @@ class KernelPredictor:
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the options, the genes' vectors, the observations and the regressions' weights."""
-        state = {f"option_{name}": np.array(value) for name, value in self.parameters().items()}
+        state = options_state(self.parameters())
         state |= self._kernels.kernels.state() | {"tasks": np.array(list(self._models), dtype=str)}
         for task, models in self._models.items():
             state |= models.state(task)
@@ -129,9 +130,7 @@ class KernelPredictor:
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
         """Build the fitted predictor from its arrays."""
-        prefix = "option_"
-        options = {key[len(prefix) :]: state[key].item() for key in state if key.startswith(prefix)}
-        predictor = cls(**options)
+        predictor = cls(**options_from_state(state))
         kernels = GeneKernels.from_state(state)
         predictor._kernels = LineKernels(kernels, predictor._sources, predictor.ridge)
         for task in (task for task in TASKS if task in state["tasks"]):

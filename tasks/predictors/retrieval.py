@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from storage.errors import InputError
+from tasks.predictors.arrays import options_from_state, options_state
 from tasks.predictors.observations import Observations
 from tasks.predictors.protocol import TASKS, Context, checked_tables, checked_task
 from tasks.predictors.sampled_retrieval import Cells, sampled_scores
@@ -119,7 +120,7 @@ class RetrievalPredictor:
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the options, the genes' vectors and the observations."""
-        state = {f"option_{name}": np.array(value) for name, value in self.parameters().items()}
+        state = options_state(self.parameters())
         state |= {"seed": np.array(self._seed), "threads": np.array(self._threads)}
         state |= self._similarity.state()
         for task, observations in self._observations.items():
@@ -129,9 +130,7 @@ class RetrievalPredictor:
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
         """Build the fitted predictor from its arrays."""
-        prefix = "option_"
-        options = {key[len(prefix) :]: state[key].item() for key in state if key.startswith(prefix)}
-        predictor = cls(**options)
+        predictor = cls(**options_from_state(state))
         predictor._seed, predictor._threads = int(state["seed"]), int(state["threads"])
         predictor._similarity = GeneSimilarity.from_state(state)
         predictor._observations = {

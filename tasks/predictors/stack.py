@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from storage.errors import InputError
+from tasks.predictors.arrays import options_from_state, options_state
 from tasks.predictors.boosting import BoostedTrees, BoostingOptions
 from tasks.predictors.gene_kernels import ALL, GeneKernels
 from tasks.predictors.kernel_ridge import RidgeOptions
@@ -123,7 +124,7 @@ class StackPredictor:
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the options, the genes' vectors, each line's observations and regression, and the trees."""
-        state = {f"option_{name}": np.array(value) for name, value in self.parameters().items()}
+        state = options_state(self.parameters())
         state |= self._kernels.kernels.state() | {"threads": np.array(self._threads)}
         state["tasks"] = np.array(list(self._models), dtype=str)
         for task, models in self._models.items():
@@ -133,9 +134,7 @@ class StackPredictor:
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
         """Build the fitted predictor from its arrays."""
-        prefix = "option_"
-        options = {key[len(prefix) :]: state[key].item() for key in state if key.startswith(prefix)}
-        predictor = cls(**options)
+        predictor = cls(**options_from_state(state))
         predictor._threads = int(state["threads"])
         kernels = GeneKernels.from_state(state)
         predictor._kernels = LineKernels(kernels, predictor._sources, RidgeOptions())
