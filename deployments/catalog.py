@@ -10,6 +10,7 @@ from pathlib import Path
 from flows.label_stages import EMBEDDED_NAME
 from flows.records import TASK_TITLES
 from storage.errors import InputError
+from storage.knowledge_store import HEAD
 from storage.manifest import read_manifest
 
 #: Folders below a data folder that are looked into.
@@ -61,13 +62,14 @@ def read_catalog(data: Path, workspace: Path, watch: str = "") -> Catalog:
             stem = str(path.relative_to(data).with_suffix(""))
             if path.suffix == ".h5ad":
                 screens[stem] = str(path)
-            elif path.suffix == ".json":
+            elif path.suffix == ".json" and name != HEAD:
                 gene_lists[str(path.relative_to(data))] = str(path)
             for task in TASK_TITLES:
                 if name.endswith(f"-{task}.parquet"):
                     short = stem.removesuffix(f"-{task}")
                     data_sets[short] = str(data / short)
-        if any(name.startswith("edges_") and name.endswith(".parquet") for name in files):
+        tables = any(name.startswith("edges_") and name.endswith(".parquet") for name in files)
+        if tables or HEAD in files:
             knowledge[_name_of(folder, data)] = str(folder)
     if watch and "://" not in watch:
         screens |= {f"inbox/{path.stem}": str(path) for path in sorted(Path(watch).glob("*.h5ad"))}

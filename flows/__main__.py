@@ -96,6 +96,23 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--mean-umis", type=float, help="mean UMIs a cell (default: 1.5 a gene)")
     _json(simulate)
 
+    knowledge = commands.add_parser("knowledge", help="gene knowledge from its sources into one graph")
+    knowledge.add_argument("sources", nargs="+", type=Path, metavar="FILES_OR_FOLDERS")
+    knowledge.add_argument("--out", type=Path, required=True, help="folder for the graph store")
+    knowledge.add_argument(
+        "--noncommercial", action="store_true", help="also CORUM, whose licence forbids commercial use"
+    )
+    knowledge.add_argument(
+        "--min-string-score", type=_whole, default=700, help="of STRING's links, 0 to 1000 (default: 700)"
+    )
+    knowledge.add_argument(
+        "--max-links",
+        type=_whole,
+        default=1000,
+        help="count hubs and terms above it; all are kept, reading leaves them out (default: 1000)",
+    )
+    _json(knowledge)
+
     up = commands.add_parser("up", help="serve everything: Prefect, MLflow, Dask, all jobs as forms")
     add_arguments(up, UpOptions)
 

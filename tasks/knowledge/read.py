@@ -1,30 +1,25 @@
-"""Reading a folder of gene knowledge: ``edges_*.parquet``, ``gene_*.parquet`` and the symbol tables."""
+"""Reading gene knowledge: a graph store, or a folder of Parquet tables."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-import pyarrow.parquet as pq
-from scipy import sparse
-
 from storage.errors import InputError
-from storage.tables import read_frame
-from tasks.knowledge.graph import KnowledgeGraph, Relation
-from tasks.knowledge.symbols import SymbolIndex
+from storage.knowledge_store import is_store, read_aliases, read_edges, read_head, store_files
+from tasks.knowledge.gene_names import SYMBOL_TABLES, aliases_of, read_symbol_tables
+from tasks.knowledge.graph import KnowledgeGraph
+from tasks.knowledge.matrices import LinkList, make_graph
+from tasks.knowledge.sources.parquet_tables import (
+    EDGE_COLUMNS,
+    TERM_COLUMNS,
+    TEXT_TABLE,
+    database_of,
+    read_links,
+    schema_problems,
+)
+from tasks.knowledge.sources.protocol import GENE_GENE, GENE_TERM, NONCOMMERCIAL
 
-EDGE_COLUMNS = ("source_gene", "target_gene", "relation")
-TERM_COLUMNS = ("source_gene", "target", "relation")
-SYMBOL_TABLES = {
-    "benchmark_symbol_map.parquet": ("benchmark_symbol", "hgnc_symbol"),
-    "symbol_aliases.parquet": ("alias", "symbol", "chosen"),
-    "hgnc_genes.parquet": ("symbol",),
-}
-# Sources whose licence forbids commercial use, by a word in the file's name.
-NONCOMMERCIAL = ("corum",)
-# Texts about genes share the prefix of the gene-term tables but hold no links.
-TEXT_TABLE = "gene_text.parquet"
+__all__ = ["TEXT_TABLE", "knowledge_files", "read_knowledge"]
 
 
 def read_knowledge(
@@ -39,10 +34,12 @@ def read_knowledge(
     Parameters
     ----------
     folder
-        Holds ``edges_*.parquet`` (source_gene, target_gene, relation), and may hold ``gene_*.parquet``
-        (source_gene, target, relation), ``benchmark_symbol_map``, ``symbol_aliases`` and ``hgnc_genes``.
+        A store that `tasks.knowledge.build.build_store` has written, or a folder of tables:
+        ``edges_*.parquet`` (source_gene, target_gene, relation), and perhaps ``gene_*.parquet`` (source_gene,
+        target, relation), ``benchmark_symbol_map``, ``symbol_aliases`` and ``hgnc_genes``. Both give the same
+        graph for the same content.
     noncommercial
-        Read the sources whose licence forbids commercial use (CORUM) as well.
+        Read the sources whose licence forbids commercial use (CORUM) as well; from a store, if it has them.
     max_term_genes, max_degree
         Terms with more genes are dropped, and so are the gene-gene links of genes with more partners
         (the genes stay): they say little of any one gene. ``None`` keeps all. 1000 is the choice of
@@ -51,42 +48,69 @@ def read_knowledge(
     Raises
     ------
     InputError
-        Listing every problem: no such folder, no ``edges_*`` file, missing columns, empty names.
+        Listing every problem: no such folder, no ``edges_*`` file, missing columns, empty names; a store that
+        is not whole.
     """
-    edges, terms, tables = _found(Path(folder), noncommercial)
-    edge_frames = {path: _links(path, EDGE_COLUMNS) for path in edges}
-    term_frames = {path: _links(path, TERM_COLUMNS) for path in terms}
-    names: set[str] = set()
-    for frame in edge_frames.values():
-        names.update(frame["source_gene"].cat.categories, frame["target_gene"].cat.categories)
-    for frame in term_frames.values():
-        names.update(frame["source_gene"].cat.categories)
-    symbols = SymbolIndex.build(names, _aliases(tables))
-    incidence, term_ids, term_relations = _incidence(symbols, term_frames, max_term_genes)
-    return KnowledgeGraph(
-        symbols=symbols,
-        adjacency=_adjacency(symbols, list(edge_frames.values()), max_degree),
-        incidence=incidence,
-        terms=term_ids,
-        term_relations=term_relations,
-        relations=_relations(edge_frames, "gene-gene") + _relations(term_frames, "gene-term"),
-        files=tuple(sorted([*edges, *terms, *tables])),
-        partners=_partners(symbols, edge_frames, max_degree),
+    folder = Path(folder)
+    lists, aliases = (_of_store if is_store(folder) else _of_tables)(folder, noncommercial)
+    return make_graph(
+        [one for one in lists if one.kind == GENE_GENE],
+        [one for one in lists if one.kind == GENE_TERM],
+        aliases,
+        files=knowledge_files(folder, noncommercial=noncommercial),
+        max_term_genes=max_term_genes,
+        max_degree=max_degree,
     )
 
 
 def knowledge_files(folder: Path | str, *, noncommercial: bool = False) -> tuple[Path, ...]:
-    """List the files that `read_knowledge` would read, after the same checks of folder and columns."""
-    return tuple(sorted(path for group in _found(Path(folder), noncommercial) for path in group))
+    """List the files that `read_knowledge` depends on, after the same checks of folder and columns."""
+    folder = Path(folder)
+    if is_store(folder):
+        read_head(folder)
+        return store_files(folder)
+    return tuple(sorted(path for group in _found(folder, noncommercial) for path in group))
+
+
+def _of_store(folder: Path, noncommercial: bool) -> tuple[list[LinkList], dict[str, str]]:
+    """The lists of a store, in order of their files' names."""
+    sources = [
+        source for source in read_head(folder)["sources"] if noncommercial or not source["noncommercial"]
+    ]
+    edges = read_edges(folder, {source["file"] for source in sources})
+    lists = []
+    for source in sorted(sources, key=lambda entry: entry["file"]):
+        mine = edges[(edges["file"] == source["file"]) & (edges["kind"] == source["kind"])]
+        frame = mine[["source", "target", "relation"]].apply(_own_categories)
+        file = Path(source["file"]).stem
+        lists.append(LinkList(file, source["database"], source["kind"], frame, source["relations"]))
+    if not any(one.kind == GENE_GENE for one in lists):
+        raise InputError(str(folder), ["without the non-commercial sources it has no links between genes"])
+    return lists, read_aliases(folder)
+
+
+def _own_categories(column):
+    """The column with the categories its rows have, in order of name."""
+    used = column.cat.remove_unused_categories()
+    return used.cat.reorder_categories(sorted(used.cat.categories))
+
+
+def _of_tables(folder: Path, noncommercial: bool) -> tuple[list[LinkList], dict[str, str]]:
+    """The lists of a folder of tables, in order of their files' names."""
+    edges, terms, tables = _found(folder, noncommercial)
+    lists = [_list_of(path, EDGE_COLUMNS, GENE_GENE) for path in edges]
+    lists += [_list_of(path, TERM_COLUMNS, GENE_TERM) for path in terms]
+    return lists, aliases_of(read_symbol_tables(tables))
+
+
+def _list_of(path: Path, columns: tuple[str, ...], kind: str) -> LinkList:
+    frame = read_links(path, columns)
+    frame.columns = ["source", "target", "relation"]
+    counts = {str(name): int(links) for name, links in frame["relation"].value_counts().items()}
+    return LinkList(path.stem, database_of(path), kind, frame, counts)
 
 
 def _found(folder: Path, noncommercial: bool) -> tuple[list[Path], list[Path], list[Path]]:
-    edges, terms, tables = _find(folder, noncommercial)
-    _check(folder, edges, terms, tables)
-    return edges, terms, tables
-
-
-def _find(folder: Path, noncommercial: bool) -> tuple[list[Path], list[Path], list[Path]]:
     """List the edge files, gene-term files and symbol tables to be read, each sorted."""
 
     def allowed(path: Path) -> bool:
@@ -97,6 +121,7 @@ def _find(folder: Path, noncommercial: bool) -> tuple[list[Path], list[Path], li
         path for path in folder.glob("gene_*.parquet") if allowed(path) and path.name != TEXT_TABLE
     )
     tables = [folder / name for name in SYMBOL_TABLES if (folder / name).is_file()]
+    _check(folder, edges, terms, tables)
     return edges, terms, tables
 
 
@@ -110,113 +135,6 @@ def _check(folder: Path, edges: list[Path], terms: list[Path], tables: list[Path
     wanted = dict.fromkeys(edges, EDGE_COLUMNS) | dict.fromkeys(terms, TERM_COLUMNS)
     wanted |= {path: SYMBOL_TABLES[path.name] for path in tables}
     for path, columns in wanted.items():
-        try:
-            found = pq.read_schema(path).names
-        except (OSError, ValueError) as error:
-            problems.append(f"{path.name} is not a readable Parquet table ({str(error).splitlines()[0]})")
-            continue
-        missing = [column for column in columns if column not in found]
-        if missing:
-            problems.append(f"{path.name} lacks columns {', '.join(missing)}; found {', '.join(found)}")
+        problems += schema_problems(path, columns)
     if problems:
         raise InputError(str(folder), problems)
-
-
-def _links(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    """Read the link columns of one file as categories; every name must be given."""
-    # Categories: there are few distinct names, so each is checked and looked up once.
-    frame = read_frame(path)[list(columns)].astype("category")
-    named = [frame[column].cat.codes.ge(0) & frame[column].ne("") for column in columns]
-    empty = int((~np.logical_and.reduce(named)).sum())
-    if empty:
-        raise InputError(str(path), [f"{empty} rows have an empty name in {', '.join(columns)}"])
-    return frame
-
-
-def _aliases(tables: list[Path]) -> dict[str, str]:
-    """Other names of genes; the benchmark's own map outranks the general list of aliases."""
-    frames = {path.name: read_frame(path) for path in tables}
-    aliases: dict[str, str] = {}
-    if "symbol_aliases.parquet" in frames:
-        table = frames["symbol_aliases.parquet"]
-        table = table[table["chosen"].astype(bool)].sort_values(["alias", "symbol"], kind="stable")
-        table = table.drop_duplicates("alias")
-        aliases.update(zip(table["alias"], table["symbol"], strict=True))
-    if "hgnc_genes.parquet" in frames:
-        # A symbol in force names its own gene even if the graph has no links for it.
-        for symbol in frames["hgnc_genes.parquet"]["symbol"]:
-            aliases.pop(symbol, None)
-    if "benchmark_symbol_map.parquet" in frames:
-        table = frames["benchmark_symbol_map.parquet"].dropna(subset=["benchmark_symbol", "hgnc_symbol"])
-        aliases.update(zip(table["benchmark_symbol"], table["hgnc_symbol"], strict=True))
-    return aliases
-
-
-def _adjacency(symbols: SymbolIndex, frames: list[pd.DataFrame], max_degree: int | None) -> sparse.csr_array:
-    """Merge the lists of links; the value counts the lists that hold the pair, in either order."""
-    n = len(symbols.genes)
-    total = sparse.csr_array((n, n), dtype=np.float32)
-    for frame in frames:
-        source, target = (_positions(symbols.genes, frame[c]) for c in ("source_gene", "target_gene"))
-        apart = source != target
-        rows = np.concatenate([source[apart], target[apart]])
-        columns = np.concatenate([target[apart], source[apart]])
-        links = sparse.csr_array((np.ones(len(rows), np.float32), (rows, columns)), shape=(n, n))
-        links.data[:] = 1
-        total = total + links
-    total.sort_indices()
-    if max_degree is None:
-        return total
-    keep = sparse.diags_array((np.diff(total.indptr) <= max_degree).astype(np.float32))
-    total = sparse.csr_array(keep @ total @ keep)
-    total.eliminate_zeros()
-    total.sort_indices()
-    return total
-
-
-def _partners(
-    symbols: SymbolIndex, frames: dict[Path, pd.DataFrame], max_degree: int | None
-) -> dict[str, sparse.csr_array]:
-    """Links of each source; its releases (``edges_string_v11``, ``edges_string_v12``) are one source."""
-    by_source: dict[str, list[pd.DataFrame]] = {}
-    for path, frame in frames.items():
-        by_source.setdefault(path.stem.split("_")[1], []).append(frame)
-    partners = {name: _adjacency(symbols, parts, max_degree) for name, parts in by_source.items()}
-    for links in partners.values():
-        links.data[:] = 1
-    return partners
-
-
-def _incidence(
-    symbols: SymbolIndex, frames: dict[Path, pd.DataFrame], max_term_genes: int | None
-) -> tuple[sparse.csr_array, np.ndarray, np.ndarray]:
-    """Set the sources' terms side by side: the same word in two sources is two terms."""
-    blocks, ids, relations = [sparse.csr_array((len(symbols.genes), 0), dtype=np.float32)], [], []
-    for frame in frames.values():
-        rows, terms = _positions(symbols.genes, frame["source_gene"]), frame["target"].cat
-        shape = (len(symbols.genes), len(terms.categories))
-        block = sparse.csr_array((np.ones(len(rows), np.float32), (rows, terms.codes)), shape=shape)
-        block.data[:] = 1
-        sizes = np.bincount(block.indices, minlength=shape[1])
-        kept = np.flatnonzero(sizes <= (max_term_genes if max_term_genes is not None else np.inf))
-        blocks.append(block[:, kept])
-        ids.extend(np.asarray(terms.categories, dtype=str)[kept])
-        first = frame.drop_duplicates("target").set_index("target")["relation"]
-        relations.extend(first.reindex(terms.categories).astype(str).to_numpy()[kept])
-    incidence = sparse.csr_array(sparse.hstack(blocks, format="csr"))
-    incidence.sort_indices()
-    return incidence, np.array(ids, dtype=str), np.array(relations, dtype=str)
-
-
-def _positions(genes: np.ndarray, column: pd.Series) -> np.ndarray:
-    """Position in ``genes`` of each row's name, by way of its category."""
-    categories = np.asarray(column.cat.categories, dtype=str)
-    return np.searchsorted(genes, categories)[column.cat.codes]
-
-
-def _relations(frames: dict[Path, pd.DataFrame], kind: str) -> tuple[Relation, ...]:
-    return tuple(
-        Relation(name=str(name), kind=kind, source=path.stem, links=int(links))
-        for path, frame in frames.items()
-        for name, links in sorted(frame["relation"].value_counts().items())
-    )

@@ -49,7 +49,11 @@ class GeneKernels:
             if sources is not None and name not in sources:
                 continue
             by_source[name] = GeneSimilarity.from_features(
-                knowledge.symbols, links, n_factors=n_source_factors, seed=seed
+                knowledge.symbols,
+                links,
+                n_factors=n_source_factors,
+                seed=seed,
+                sets=knowledge.is_set if knowledge.members else None,
             )
         return cls(by_source)
 

@@ -17,7 +17,8 @@ from tasks.predictors.protocol import TASKS, Context, checked_tables, checked_ta
 class PhysicalPredictor:
     """1 if the perturbed and the measured gene are linked in the graph, else 0 (Wu et al. 2025).
 
-    The labels are not looked at; the same scores serve both tasks.
+    For a gene set of the graph: the share of its members that are linked to the other gene. The labels are
+    not looked at; the same scores serve both tasks.
     """
 
     name: ClassVar[str] = "physical"
@@ -34,11 +35,14 @@ class PhysicalPredictor:
         self._tasks = tuple(checked_tables(tables))
         self._symbols = context.knowledge.symbols
         self._links = context.knowledge.adjacency.astype(bool)
+        if context.knowledge.members:
+            # Counts of files become 1, shares of a set's members stay.
+            self._links = context.knowledge.adjacency.minimum(1)
         context.progress("tables", len(self._tasks), len(self._tasks))
         return self
 
     def predict(self, task: str, pairs: pd.DataFrame) -> np.ndarray:
-        """Score 1 where the pair is linked; a gene unknown to the graph is linked to none."""
+        """Score 1 (or a share) where the pair is linked; a gene unknown to the graph is linked to none."""
         checked_task(task, self._tasks)
         pert, gene = (self._symbols.resolve(pairs[column]) for column in ("pert", "gene"))
         score = np.zeros(len(pairs))

@@ -28,7 +28,8 @@ class GeneSimilarity:
         The graph's genes and their other names.
     links
         CSR float32 [n_genes, n_features]. Kind ``cosine``: tf-idf of unit length. Kind ``shared``: 1 for
-        every term and partner, so that a product of two rows counts the neighbours both have.
+        every term and partner, so that a product of two rows counts the neighbours both have. For a gene set
+        shares of its members take the place of ones.
     factors
         float32 [n_genes, n_factors], unit length: the leading singular vectors of ``links``; no columns
         for kind ``shared``.
@@ -51,16 +52,25 @@ class GeneSimilarity:
         """Make the vectors from a graph.
 
         Features that fewer than 2 or more than ``max_feature_genes`` genes have are left out of kind
-        ``cosine``.
+        ``cosine``. Gene sets change nothing between genes.
         """
         partners = knowledge.adjacency.copy()
-        partners.data[:] = 1
+        # Counts of files become 1; the shares of gene sets, at most 1, stay.
+        partners.data = np.minimum(partners.data, np.float32(1))
+        if kind == "cosine":
+            partners = _with_members(partners, knowledge) if knowledge.members else with_self(partners)
+        # To be linked to a set is no feature: its members are features already.
+        partners = partners[:, ~knowledge.is_set] if knowledge.members else partners
+        links = sparse.csr_array(sparse.hstack([knowledge.incidence, partners], format="csr"))
         if kind == "shared":
-            links = sparse.csr_array(sparse.hstack([knowledge.incidence, partners], format="csr"))
             return cls(knowledge.symbols, links, np.zeros((knowledge.n_genes, 0), np.float32))
-        links = sparse.csr_array(sparse.hstack([knowledge.incidence, with_self(partners)], format="csr"))
         return cls.from_features(
-            knowledge.symbols, links, n_factors=n_factors, max_feature_genes=max_feature_genes, seed=seed
+            knowledge.symbols,
+            links,
+            n_factors=n_factors,
+            max_feature_genes=max_feature_genes,
+            seed=seed,
+            sets=knowledge.is_set if knowledge.members else None,
         )
 
     @classmethod
@@ -72,12 +82,18 @@ class GeneSimilarity:
         n_factors: int,
         max_feature_genes: int = 1500,
         seed: int = 0,
+        sets: np.ndarray | None = None,
     ) -> Self:
-        """Make the vectors of kind ``cosine`` from any features, CSR [n_genes, n_features] of ones."""
-        sizes = np.bincount(features.indices, minlength=features.shape[1])
+        """Make the vectors of kind ``cosine`` from any features, CSR [n_genes, n_features] of ones.
+
+        Rows that are gene sets (``sets``, bool [n_genes]) hold shares. They are not counted and have no part
+        in the singular vectors, but are laid into them.
+        """
+        counted = features if sets is None else features[~sets]
+        sizes = np.bincount(counted.indices, minlength=features.shape[1])
         kept = np.flatnonzero((sizes >= 2) & (sizes <= max_feature_genes))
-        links = _unit_rows(features[:, kept], np.log(features.shape[0] / sizes[kept]))
-        return cls(symbols, links, _factors(links, n_factors, seed))
+        links = _unit_rows(features[:, kept], np.log(counted.shape[0] / sizes[kept]))
+        return cls(symbols, links, _factors(links, n_factors, seed, sets))
 
     def between(self, names: np.ndarray, others: np.ndarray) -> np.ndarray:
         """Similarity of each of ``names`` to each of ``others``, float32 [n_names, n_others], >= 0.
@@ -145,14 +161,31 @@ def _unit_rows(links: sparse.csr_array, weights: np.ndarray) -> sparse.csr_array
     return links
 
 
-def _factors(links: sparse.csr_array, n_factors: int, seed: int) -> np.ndarray:
+def _with_members(partners: sparse.csr_array, knowledge: KnowledgeGraph) -> sparse.csr_array:
+    """Every gene its own partner, as in `with_self`, and a gene set the partner of its members, in shares."""
+    single = np.flatnonzero(~knowledge.is_set)
+    rows, columns, shares = [single], [single], [np.ones(len(single))]
+    for name, members in knowledge.members.items():
+        at = knowledge.resolve(members)
+        rows.append(np.full(len(at), knowledge.resolve([name])[0]))
+        columns.append(at)
+        shares.append(np.full(len(at), 1 / len(at)))
+    cells = (np.concatenate(shares).astype(np.float32), (np.concatenate(rows), np.concatenate(columns)))
+    return sparse.csr_array(partners + sparse.csr_array(cells, shape=partners.shape))
+
+
+def _factors(links: sparse.csr_array, n_factors: int, seed: int, sets: np.ndarray | None) -> np.ndarray:
     """Leading singular vectors times their values, rows to unit length (randomised, Halko et al. 2011)."""
     # Only fitting needs it, and its import takes longer than reading a small graph.
     from sklearn.utils.extmath import randomized_svd
 
-    count = max(1, min(n_factors, min(links.shape) - 1))
+    fitted = links if sets is None else links[~sets]
+    count = max(1, min(n_factors, min(fitted.shape) - 1))
     state = int(np.random.default_rng([seed, 1]).integers(2**31))
-    left, values, _ = randomized_svd(links, count, n_iter=2, random_state=state)
+    left, values, right = randomized_svd(fitted, count, n_iter=2, random_state=state)
     factors = (left * values).astype(np.float32)
+    if sets is not None:
+        genes, factors = factors, (links @ right.T).astype(np.float32)
+        factors[~sets] = genes
     length = np.linalg.norm(factors, axis=1, keepdims=True)
     return np.divide(factors, length, out=np.zeros_like(factors), where=length > 1e-6)
