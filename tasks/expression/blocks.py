@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from distributed import Client, as_completed
 
 from storage.atomic import atomic_path
 from storage.errors import LedgerError
@@ -15,6 +15,9 @@ from storage.screens import Screen
 from tasks.expression.groups import CellGroups
 from tasks.expression.kernels import rank_sum_block, stratified_block
 from tasks.expression.p_values import rank_sum_p, stratified_p
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 #: What a block file holds for each group and gene, in this order.
 FIELDS = ("u_statistic", "p_value", "log10_p_value", "mean")
@@ -77,6 +80,9 @@ def run_blocks(
     LedgerError
         If blocks are missing in the end. An error inside a block is raised as it is.
     """
+    # Half a second to import, which a process that tests a block by itself need not wait.
+    from distributed import as_completed
+
     waiting = [unit for unit in units if read_block(unit[0], unit[1]) is None]
     skipped = len(units) - len(waiting)
     progress(skipped, len(units))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -199,7 +200,8 @@ def _write_tests(
     adjust = adjust_within
     if fdr_scope == "all":
         adjust = AdjustOverAll((tests.p_value for _, tests in parts()), len(order) * len(genes))
-    with atomic_path(table) as temporary, pq.ParquetWriter(temporary, schema, **PARQUET) as writer:
+
+    def tables() -> Iterator[pa.Table]:
         for rows, tests in parts():
             mean = results.means(rows)
             shape = mean.shape
@@ -218,7 +220,20 @@ def _write_tests(
             ]
             # What was not tested is null in the file, not NaN.
             arrays = [pa.array(c, from_pandas=True) if isinstance(c, np.ndarray) else c for c in columns]
-            writer.write_table(pa.table(arrays, schema=schema))
+            yield pa.table(arrays, schema=schema)
+
+    with atomic_path(table) as temporary, pq.ParquetWriter(temporary, schema, **PARQUET) as writer:
+        for part in _one_ahead(tables()):
+            writer.write_table(part)
+
+
+def _one_ahead(items: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The same items, each made in a thread while the one before it is used."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(next, items, None)
+        while (item := waiting.result()) is not None:
+            waiting = pool.submit(next, items, None)
+            yield item
 
 
 def _repeated(names, codes: np.ndarray) -> pa.DictionaryArray:

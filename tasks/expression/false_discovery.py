@@ -9,15 +9,17 @@ import numpy as np
 
 def adjust_within(p_value: np.ndarray) -> np.ndarray:
     """Adjust each row by itself; NaN (not tested) stays and is not counted. Float64, (n, n_genes)."""
-    # Takes a second to import, by which the first block of genes is tested.
-    from statsmodels.stats.multitest import multipletests
-
-    adjusted = np.full(p_value.shape, np.nan)
-    for row, values in enumerate(p_value):
-        tested = ~np.isnan(values)
-        if tested.any():
-            adjusted[row, tested] = multipletests(values[tested], method="fdr_bh")[1]
-    return adjusted
+    # NaN sorts last, so that what was tested has the ranks 1 to n.
+    order = np.argsort(p_value, axis=1)
+    adjusted = np.take_along_axis(p_value, order, axis=1)
+    tested = np.maximum(np.count_nonzero(~np.isnan(p_value), axis=1), 1)
+    adjusted /= np.arange(1, p_value.shape[1] + 1) / tested[:, None]
+    # The smallest of these from there on upwards; fmin passes over NaN, which then comes back.
+    smallest = np.fmin.accumulate(adjusted[:, ::-1], axis=1)[:, ::-1]
+    result = np.empty_like(adjusted)
+    np.put_along_axis(result, order, np.minimum(smallest, 1), axis=1)
+    result[np.isnan(p_value)] = np.nan
+    return result
 
 
 class AdjustOverAll:

@@ -61,6 +61,15 @@ def make_counts(folder: Path, size: Size, *, dense: bool = False) -> Path:
     return target
 
 
+def make_packed(screen: Path) -> Path:
+    """The same counts compressed with gzip, as ``write_h5ad(compression="gzip")`` does."""
+    target = screen.with_name("packed.h5ad")
+    if not target.is_file():
+        with atomic_path(target) as temporary:
+            anndata.read_h5ad(screen).write_h5ad(temporary, compression="gzip")
+    return target
+
+
 def small_part(screen: Path) -> Path:
     """Five hundred cells of the screen, to compile on before anything is measured."""
     target = screen.with_name(f"warm-{screen.name}")
@@ -118,4 +127,6 @@ def _write_csr(file: h5py.File, size: Size) -> None:
             array.resize((starts[-1] + rows.nnz,))
             array[starts[-1] :] = getattr(rows, name)
         starts.extend((starts[-1] + rows.indptr[1:].astype(np.int64)).tolist())
-    group.create_dataset("indptr", data=np.array(starts, np.int64))
+    # As SciPy would have it: peers refuse indices of two types.
+    kind = np.int32 if starts[-1] <= np.iinfo(np.int32).max else np.int64
+    group.create_dataset("indptr", data=np.array(starts, kind))
