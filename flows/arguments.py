@@ -92,7 +92,10 @@ def _help(field: FieldInfo) -> str:
     default = field.get_default(call_default_factory=True)
     if isinstance(default, tuple):
         default = " ".join(default)
-    shown = "" if default in (None, "", False) else f" (default: {default})"
+    if field.is_required():
+        shown = " (needed)"
+    else:
+        shown = "" if default in (None, "", False) else f" (default: {default})"
     return f"{field.description or field.title}{shown}".replace("%", "%%")
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas as pd
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
@@ -15,10 +16,12 @@ import tasks.knowledge
 import tasks.predictors
 import tasks.summer
 from flows.answer_questions import Answered, answer_questions
-from flows.compare_stages import compare_stage, leaderboard_of
+from flows.compare_stages import compare_stage, leaderboards_of
+from flows.configurations import configurations, parsed_settings
 from flows.enrich_gene_sets import enrich_gene_sets
 from flows.enrich_stages import check_clusters, cluster_files
 from flows.label_screen import label_screen
+from flows.label_stages import EMBEDDED_KEYS
 from flows.language_model import HOW_ASKED, check_answer_options
 from flows.options import (
     AnswerOptions,
@@ -33,10 +36,19 @@ from flows.options import (
     ScreenOptions,
 )
 from flows.predict_stages import knowledge_digest
-from flows.records import TASK_TITLES, LabelSet, Place, ScreenRecords
-from flows.reporting import leaderboard_artifact, ledger_artifact, report_artifact
+from flows.records import ACROSS, TASK_TITLES, WITHIN, LabelSet, Place, ScreenRecords
+from flows.register import register_best
+from flows.reporting import (
+    Picture,
+    draw_leaderboards,
+    draw_screen,
+    figures_artifact,
+    leaderboard_artifact,
+    ledger_artifact,
+    report_artifact,
+)
 from flows.track import track_comparison
-from flows.train_predictors import Trained, train_predictors
+from flows.train_predictors import Fitted, Trained, train_predictors
 from storage.errors import InputError, LedgerError
 from storage.manifest import StageRecord, source_digest
 from storage.tables import read_labels
@@ -64,16 +76,16 @@ class Compared:
 def compare(
     place: Place,
     labels: LabelSet,
-    trained: Trained,
+    trained: dict[str, Trained],
+    knowledge: tuple[Path, KnowledgeOptions],
     options: PredictorOptions,
     screen: ScreenRecords | None,
     notes: tuple[str, ...],
 ) -> StageRecord:
-    """Put the predictors side by side."""
-    scored = tuple(
-        name for name in labels.tables if all(name in by_task for by_task in trained.scores.values())
-    )
-    return compare_stage(place, labels, trained.predictions, scored, options, screen, notes)
+    """Put the predictors side by side, each track for itself."""
+    scored = tuple(name for name in labels.tables if all(one.scored(name) for one in trained.values()))
+    tracks = {track: one.predictions for track, one in trained.items() if one.fits}
+    return compare_stage(place, labels, tracks, scored, knowledge, options, screen, notes)
 
 
 def _run_name() -> str:
@@ -95,15 +107,19 @@ def benchmark(
     run: RunOptions = RunOptions(),
 ) -> list[Compared]:
     """Label a screen, or take given label tables, and compare predictors on perturbations never seen."""
-    check_inputs(labels, screen, knowledge, answer)
+    check_inputs(labels, screen, knowledge, answer, predict)
     results, failed = [], {}
     if labels:
-        data_sets = [(LabelSet.of_stem(stem), Path(knowledge.knowledge), None) for stem in labels]
+        given = [LabelSet.of_stem(stem) for stem in labels]
+        others = [*given, *(LabelSet.of_stem(stem) for stem in predict.also)]
+        data_sets = [(one, Path(knowledge.knowledge), None) for one in given]
     else:
         made = label_screen(screen, quality, expression, label, sets, run)
-        data_sets = [(_made_labels(made), _knowledge_of(made, knowledge), made)]
+        others = [LabelSet.of_stem(stem) for stem in predict.also]
+        data_sets = [(_made_labels(made, screen), _knowledge_of(made, knowledge), made)]
     for data_set, folder, records in data_sets:
-        compared, broken = _one(data_set, folder, records, predict, knowledge, answer, run)
+        tracks = _on_tracks(data_set, others, predict)
+        compared, broken = _one(tracks, data_set, folder, records, predict, knowledge, answer, run)
         results.append(compared)
         failed |= {f"{name} on {data_set.name}": why for name, why in broken.items()}
     if cluster_files(answer):
@@ -112,7 +128,8 @@ def benchmark(
             failed["names of clusters"] = state.message or "failed"
     if failed:
         lines = "".join(f"\n  - {unit}: {why}" for unit, why in failed.items())
-        each = len(predict.predictors) + (len(answer.variants) if answer.engine != "none" else 0)
+        each = len(configurations(predict)) * len(predict.tracks)
+        each += len(answer.variants) if answer.engine != "none" else 0
         asked = each * len(data_sets)
         raise LedgerError(f"{len(failed)} of {asked} predictors failed, the others are in the report:{lines}")
     return results
@@ -123,10 +140,15 @@ def check_inputs(
     screen: ScreenOptions,
     knowledge: KnowledgeOptions,
     answer: AnswerOptions = AnswerOptions(),
+    predict: PredictorOptions = PredictorOptions(),
 ) -> None:
     """Find what is wrong with the inputs before anything is computed, all of it in one message."""
     problems = check_answer_options(answer) + check_clusters(answer)
-    for stem in labels:
+    try:
+        parsed_settings(predict.settings)
+    except InputError as error:
+        problems += error.problems
+    for stem in (*labels, *predict.also):
         try:
             LabelSet.of_stem(stem)
         except InputError as error:
@@ -137,14 +159,23 @@ def check_inputs(
         except InputError as error:
             problems += [f"{error.subject}: {problem}" for problem in error.problems]
     elif labels or screen.screen != "embedded":
-        problems.append("--knowledge is needed: a folder with edges_*.parquet and gene_*.parquet")
+        problems.append("--knowledge is needed: a store of pqa knowledge, or a folder with edges_*.parquet")
     if not labels and screen.screen != "embedded" and not Path(screen.screen).is_file():
         problems.append(f"{screen.screen}: no such file")
     if problems:
         raise InputError("benchmark", problems)
 
 
+def _on_tracks(
+    labels: LabelSet, others: list[LabelSet], predict: PredictorOptions
+) -> dict[str, LabelSet | None]:
+    """The tables on each track asked for; None where there is no other line to learn from."""
+    made = {WITHIN: labels, ACROSS: labels.across(others)}
+    return {track: made[track] for track in dict.fromkeys(predict.tracks)}
+
+
 def _one(
+    tracks: dict[str, LabelSet | None],
     labels: LabelSet,
     folder: Path,
     records: ScreenRecords | None,
@@ -160,44 +191,64 @@ def _one(
     key = _job_key(labels, folder, predict, knowledge, answer)
     parent = tracker.open_run(key, f"benchmark {labels.name}")
     with tracker.failing(parent):
-        trained = train_predictors(labels, folder, tracker, parent, predict, knowledge, run)
+        trained = {
+            track: train_predictors(tables, folder, tracker, parent, predict, knowledge, run)
+            for track, tables in tracks.items()
+            if tables is not None
+        }
         answered = Answered()
         if answer.engine != "none":
             answered = answer_questions(labels, folder, tracker, parent, answer, knowledge, predict, run)
-        trained = _together(trained, answered)
+            trained[WITHIN] = _together(trained.get(WITHIN), answered)
         notes = _notes(labels, trained, answered)
+        notes += tuple(
+            f"Track {track} left out: no other line's tables." for track, one in tracks.items() if not one
+        )
         for note in notes:
             logger.info(note)
-        if not trained.predictions:
+        if not any(one.fits for one in trained.values()):
             raise LedgerError("; ".join(notes))
         place = Place(run.workspace, None, run.force)
-        comparison = compare(place, labels, trained, predict, records, notes)
-        track_comparison(tracker, parent, labels, comparison, records)
-    boards = {name: leaderboard_of(comparison, name) for name in labels.tables}
-    scored = tuple(name for name, board in boards.items() if board is not None)
-    for name in scored:
-        leaderboard_artifact(labels.name, name, boards[name])
-    compared = Compared(labels.name, comparison, scored, experiment, parent)
-    ledger_artifact(labels.name, [*trained.records, comparison], trained.failed)
+        comparison = compare(place, labels, trained, (folder, knowledge), predict, records, notes)
+        boards = leaderboards_of(comparison)
+        pictures = _draw(run.workspace / "reports" / comparison.folder.name, labels, boards, records)
+        track_comparison(tracker, parent, labels, comparison, records, [one.path for one in pictures])
+        models = register_best(tracker, labels, trained)
+    for name, board in boards.items():
+        leaderboard_artifact(labels.name, name, board)
+    figures_artifact(labels.name, pictures)
+    compared = Compared(labels.name, comparison, tuple(boards), experiment, parent)
+    failed = {name: why for one in trained.values() for name, why in one.failed.items()}
+    finished = [record for one in trained.values() for record in one.records]
+    ledger_artifact(labels.name, [*finished, comparison], failed)
     where = run.mlflow or local_uri(run.workspace)
     lines = [*notes, f"Report: `{compared.report}`", f"MLflow: `{where}`, run `{parent}`"]
+    lines += [f"Registered as best by validation: `{model}`, {row}" for model, row in models.items()]
     if charts := charts_of(run.mlflow, tracker.experiment):
         lines.append(f"[Beside all other runs on this data set, in MLflow]({charts})")
     page = page_of(run.mlflow, tracker.experiment, parent, compared.report.name)
     report_artifact(labels.name, page or compared.report, lines)
-    return compared, trained.failed
+    return compared, failed
 
 
-def _together(trained: Trained, answered: Answered) -> Trained:
+def _draw(
+    folder: Path, labels: LabelSet, boards: dict[str, pd.DataFrame], records: ScreenRecords | None
+) -> list[Picture]:
+    """The leaderboards and, where the labels were made here, the screen as pictures."""
+    made = draw_leaderboards(folder, labels.name, boards, made_here=records is not None)
+    return made + (draw_screen(folder, records) if records else [])
+
+
+def _together(trained: Trained | None, answered: Answered) -> Trained:
     """Predictors and language model in one leaderboard."""
-    return Trained(
-        trained.predictions | answered.predictions,
-        trained.scores | answered.scores,
-        trained.failed | answered.failed,
-    )
+    asked = {
+        name: (Fitted(record, answered.scores[name], {}),) for name, record in answered.predictions.items()
+    }
+    before = trained or Trained({}, {})
+    return Trained(before.fits | asked, before.failed | answered.failed)
 
 
-def _notes(labels: LabelSet, trained: Trained, answered: Answered) -> tuple[str, ...]:
+def _notes(labels: LabelSet, trained: dict[str, Trained], answered: Answered) -> tuple[str, ...]:
     """What a reader has to know: what was skipped, not scored, or failed."""
     notes = list(answered.notes)
     notes += [
@@ -205,16 +256,17 @@ def _notes(labels: LabelSet, trained: Trained, answered: Answered) -> tuple[str,
         for name in TASK_TITLES
         if name not in labels.tables
     ]
-    if trained.scores:
+    if any(one.fits for one in trained.values()):
         notes += [
             f"Task {name} not scored: the test labels of this table are not known."
             for name in labels.tables
-            if not any(name in by_task for by_task in trained.scores.values())
+            if not all(one.scored(name) for one in trained.values())
         ]
-    return (*notes, *(f"{name} failed: {why}" for name, why in trained.failed.items()))
+    failed = [(name, why) for one in trained.values() for name, why in one.failed.items()]
+    return (*notes, *(f"{name} failed: {why}" for name, why in failed))
 
 
-def _made_labels(made: ScreenRecords) -> LabelSet:
+def _made_labels(made: ScreenRecords, screen: ScreenOptions) -> LabelSet:
     """The made tables that can be asked about: with something to learn from and something to predict.
 
     A screen with next to no DE genes may leave no direction to learn.
@@ -227,7 +279,12 @@ def _made_labels(made: ScreenRecords) -> LabelSet:
     }
     if not usable:
         raise InputError(made.labels.name, ["no perturbation with labels on both sides of the split"])
-    return LabelSet.of_files(made.labels.name, usable)
+    file = Path(screen.screen)
+    if made.simulated is not None:
+        file, screen = made.simulated.folder / "screen.h5ad", screen.model_copy(update=EMBEDDED_KEYS)
+    columns = screen.model_dump(include={"perturbation_key", "control", "batch_key", "gene_key"})
+    columns = {name: value for name, value in columns.items() if value is not None}
+    return replace(LabelSet.of_files(made.labels.name, usable), expression=file, screen_columns=columns)
 
 
 def _knowledge_of(made: ScreenRecords, options: KnowledgeOptions) -> Path:

@@ -9,34 +9,48 @@ import pandas as pd
 
 import flows.report_pages
 import tasks.comparison
-from flows.options import PredictorOptions
-from flows.predict_stages import scored_pairs
-from flows.records import LabelSet, Place, ScreenRecords
-from flows.report_pages import report_page, screen_sections
+from flows.options import KnowledgeOptions, PredictorOptions
+from flows.predict_stages import knowledge_digest, scored_pairs
+from flows.records import TRACK_TITLES, WITHIN, LabelSet, Place, ScreenRecords
+from flows.report_pages import error_page, report_page, screen_sections
 from storage.manifest import Stage, StageRecord, run_stage
-from storage.tables import read_frame, write_table
+from storage.tables import read_frame, read_labels, write_table
 from tasks.comparison.comparison_sections import comparison_sections
+from tasks.comparison.error_analysis import PairTraits, error_section
 from tasks.comparison.intervals import leaderboard
 from tasks.comparison.metrics import auroc_per_gene
 from tasks.comparison.published import published_auroc
 from tasks.comparison.report import write_report
+from tasks.knowledge.read import read_knowledge
 
 
 def compare_stage(
     place: Place,
     labels: LabelSet,
-    predictions: Mapping[str, StageRecord],
+    tracks: Mapping[str, Mapping[str, tuple[StageRecord, ...]]],
     tasks_scored: tuple[str, ...],
+    knowledge: tuple[Path, KnowledgeOptions],
     options: PredictorOptions,
     screen: ScreenRecords | None,
     notes: tuple[str, ...],
 ) -> StageRecord:
-    """Write ``leaderboard-<task>.parquet`` and ``report.html`` for one data set.
+    """Write a leaderboard for each task and track, ``report.html`` and ``errors.html`` for one data set.
 
-    ``notes`` are plain lines that the report repeats: what was skipped and why.
+    Parameters
+    ----------
+    tracks
+        Predictions, one a seed, by row of the leaderboard, by track.
+    notes
+        Plain lines that the report repeats: what was skipped and why.
     """
-    inputs = {f"{name} predictions": record.content for name, record in predictions.items()}
+    inputs = {
+        f"{row} {at} {track} predictions": record.content
+        for track, rows in tracks.items()
+        for row, records in rows.items()
+        for at, record in enumerate(records)
+    }
     inputs |= {f"{task} labels": digest for task, digest in labels.digests.items()}
+    inputs |= {"knowledge": knowledge_digest(*knowledge)}
     inputs |= {"screen": screen.labels.content + screen.tests.content} if screen else {}
     if screen and screen.side_by_side:
         inputs |= {"tests side by side": screen.side_by_side.comparison.content}
@@ -46,31 +60,64 @@ def compare_stage(
         "tasks": list(tasks_scored),
         "notes": list(notes),
     }
-    stage = Stage("comparisons", labels.name, inputs, settings, (tasks.comparison, flows.report_pages))
+    code = (tasks.comparison, flows.report_pages)
+    stage = Stage("comparisons", labels.name, inputs, settings, code)
 
     def work(folder: Path) -> dict[str, int]:
-        rows, sections = {}, []
-        for task in tasks_scored:
-            scored = {name: scored_pairs(labels, task, record) for name, record in predictions.items()}
-            board = leaderboard(scored, draws=options.draws, seed=options.seed)
-            write_table(folder / f"leaderboard-{task}.parquet", board, settings | {"task": task})
-            rows[f"leaderboard-{task}.parquet"] = len(board)
-            sections += comparison_sections(
-                task,
-                board,
-                scored_by_predictor=scored,
-                per_gene={name: auroc_per_gene(pairs) for name, pairs in scored.items()},
-                # Labels made here follow another rule, whatever the data set is called.
-                published=None if screen else published_auroc(labels.name, task),
-            )
+        rows, sections, errors = {}, [], []
+        traits = read_traits(labels, knowledge)
+        for track, by_row in tracks.items():
+            for task in tasks_scored:
+                scored = {
+                    row: [scored_pairs(labels, task, record) for record in records]
+                    for row, records in by_row.items()
+                }
+                name = board_name(task, track)
+                board = leaderboard(scored, draws=options.draws, seed=options.seed)
+                write_table(
+                    folder / f"leaderboard-{name}.parquet", board, settings | {"task": task, "track": track}
+                )
+                rows[f"leaderboard-{name}.parquet"] = len(board)
+                first = {row: fits[0] for row, fits in scored.items()}
+                told = TRACK_TITLES[track] if len(tracks) > 1 or track != WITHIN else ""
+                sections += comparison_sections(
+                    task,
+                    board,
+                    scored_by_predictor=first,
+                    per_gene={row: auroc_per_gene(pairs) for row, pairs in first.items()},
+                    # Labels made here follow another rule, whatever the data set is called.
+                    published=None if screen else published_auroc(labels.name, task),
+                    name=told,
+                )
+                errors.append(error_section(task, first, traits[task], name=told))
         sections += screen_sections(screen) if screen else []
         write_report(folder / "report.html", report_page(labels, sections, screen, notes))
+        write_report(folder / "errors.html", error_page(labels, errors, notes))
         return rows
 
     return run_stage(place.workspace, stage, work, force=place.force)
 
 
-def leaderboard_of(record: StageRecord, task: str) -> pd.DataFrame | None:
-    """A finished comparison's leaderboard; None where the task was not scored."""
-    path = record.folder / f"leaderboard-{task}.parquet"
-    return read_frame(path) if path.is_file() else None
+def read_traits(labels: LabelSet, knowledge: tuple[Path, KnowledgeOptions]) -> dict[str, PairTraits]:
+    """What may make a pair of each task easy or hard, from the graph and the training rows."""
+    folder, options = knowledge
+    graph = read_knowledge(
+        folder,
+        noncommercial=options.noncommercial,
+        max_term_genes=options.max_links,
+        max_degree=options.max_links,
+    )
+    return {task: PairTraits.of(read_labels(path), graph) for task, path in labels.tables.items()}
+
+
+def board_name(task: str, track: str) -> str:
+    """A leaderboard's name: the task, and the track where it is not the line's own."""
+    return task if track == WITHIN else f"{task}-{track}"
+
+
+def leaderboards_of(record: StageRecord) -> dict[str, pd.DataFrame]:
+    """A finished comparison's leaderboards by name, those of the line's own rows first."""
+    paths = sorted(
+        record.folder.glob("leaderboard-*.parquet"), key=lambda path: (path.stem.count("-"), path.stem)
+    )
+    return {path.stem.partition("-")[2]: read_frame(path) for path in paths}

@@ -17,7 +17,7 @@ from flows.options import (
 )
 from flows.records import LabelSet, ScreenRecords
 from flows.report_pages import label_report
-from flows.reporting import report_artifact
+from flows.reporting import Picture, draw_screen, figures_artifact, report_artifact
 from flows.rule_stages import calibration_of
 from flows.set_stages import set_calibration_of
 from flows.side_by_side import side_by_side_metrics
@@ -51,16 +51,20 @@ def label_and_track(
     made = work(screen, quality, expression, label, sets, run)
     report = Path(run.workspace).resolve() / "reports" / made.labels.folder.name / "report.html"
     label_report(report, made)
+    pictures = draw_screen(report.parent, made)
     options = (screen, quality, expression, label, sets)
-    experiment, run_id = _track(made, options, report, run)
+    experiment, run_id = _track(made, options, report, pictures, run)
     lines = [f"Label tables: `{made.labels.folder}`", f"Report: `{report}`"]
     if charts := charts_of(run.mlflow, experiment):
         lines.append(f"[Beside all other screens, in MLflow]({charts})")
+    figures_artifact(made.labels.name, pictures)
     report_artifact(made.labels.name, page_of(run.mlflow, experiment, run_id, report.name) or report, lines)
     return made
 
 
-def _track(made: ScreenRecords, options: tuple, report: Path, run: RunOptions) -> tuple[str, str]:
+def _track(
+    made: ScreenRecords, options: tuple, report: Path, pictures: list[Picture], run: RunOptions
+) -> tuple[str, str]:
     """One run a screen and set of options; the same again is the same run."""
     tracker = Tracker(run.mlflow, workspace=run.workspace, experiment=EXPERIMENT)
     # A screen in which nothing responds has no pair with a direction.
@@ -80,7 +84,8 @@ def _track(made: ScreenRecords, options: tuple, report: Path, run: RunOptions) -
         metrics={name: value for name, value in figures.items() if value is not None and value == value},
         tags={"data_set": made.labels.name, "test": parameters["test"]},
         inputs=table_inputs(labels, *tables),
-        files=[("", report), *(("labels", path) for path in tables.values())],
+        files=[("", report), *(("labels", path) for path in tables.values())]
+        + [("figures", picture.path) for picture in pictures],
         description=f"DE tests and labels of the screen {made.labels.name}; see report.html under artifacts.",
     )
     key = hashlib.sha256(f"{made.labels.digest}|{report.read_text()}".encode()).hexdigest()

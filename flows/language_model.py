@@ -187,7 +187,7 @@ def check_answer_options(options: AnswerOptions) -> list[str]:
 def check_knowledge(options: KnowledgeOptions) -> list[str]:
     """What is wrong with the knowledge folder, in sentences."""
     if options.knowledge is None:
-        return ["--knowledge is needed: a folder with edges_*.parquet and gene_*.parquet"]
+        return ["--knowledge is needed: a store of pqa knowledge, or a folder with edges_*.parquet"]
     try:
         knowledge_files(Path(options.knowledge), noncommercial=options.noncommercial)
     except InputError as error:

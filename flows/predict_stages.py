@@ -11,16 +11,17 @@ import pandas as pd
 import tasks.comparison
 import tasks.knowledge
 import tasks.predictors
+from flows.configurations import Configuration
 from flows.dask_cluster import call_remotely
 from flows.options import KnowledgeOptions, PredictorOptions
-from flows.records import LabelSet, Place
+from flows.records import ACROSS, LabelSet, Place
 from storage.atomic import write_json
 from storage.manifest import Stage, StageRecord, file_digest, folder_digest, run_stage
 from storage.tables import read_labels, read_predictions, write_table
 from tasks.comparison.intervals import bootstrap_auroc
 from tasks.comparison.metrics import auroc_per_gene, join_predictions, score_summary
 from tasks.knowledge.read import knowledge_files
-from tasks.predictors.fitting import ON_DEVICE, FitRequest, Report, fit_to_folder
+from tasks.predictors.fitting import ON_DEVICE, ON_EXPRESSION, FitRequest, Report, fit_to_folder
 
 
 def knowledge_digest(folder: Path, options: KnowledgeOptions) -> str:
@@ -32,27 +33,40 @@ def knowledge_digest(folder: Path, options: KnowledgeOptions) -> str:
 def predict_stage(
     place: Place,
     labels: LabelSet,
-    predictor: str,
+    configuration: Configuration,
     knowledge: Path,
     options: PredictorOptions,
     knowledge_options: KnowledgeOptions,
     report: Report,
 ) -> StageRecord:
     """Fit a predictor on the training rows of a data set's tables and score their test pairs."""
+    predictor, members = configuration.predictor, knowledge_options.set_members
+    expression = labels.expression if predictor in ON_EXPRESSION else None
     inputs = dict(labels.digests) | {"knowledge": knowledge_digest(knowledge, knowledge_options)}
+    inputs |= {f"{task} of other lines": " ".join(digests) for task, digests in labels.also_digests.items()}
+    inputs |= {} if members is None else {"set members": file_digest(Path(members))}
+    inputs |= {} if expression is None else {"screen": file_digest(expression)}
     settings = {
         "predictor": predictor,
-        "seed": options.seed,
+        "options": dict(configuration.options),
+        "seed": configuration.seed,
         "threads": options.threads,
         "device": options.device if predictor in ON_DEVICE else "cpu",
         "noncommercial": knowledge_options.noncommercial,
         "max_links": knowledge_options.max_links,
+        "validation": options.validation,
+        "screen_columns": labels.screen_columns if expression is not None else {},
     }
-    stage = Stage(
-        "predictions", f"{labels.name}-{predictor}", inputs, settings, (tasks.predictors, tasks.knowledge)
+    name = "-".join([labels.name, configuration.slug, *([ACROSS] if labels.also else [])])
+    stage = Stage("predictions", name, inputs, settings, (tasks.predictors, tasks.knowledge))
+    request = FitRequest(
+        tables={task: str(path.resolve()) for task, path in labels.tables.items()},
+        also={task: tuple(str(path.resolve()) for path in paths) for task, paths in labels.also.items()},
+        knowledge=str(knowledge.resolve()),
+        set_members=None if members is None else str(Path(members).resolve()),
+        expression=None if expression is None else str(expression.resolve()),
+        **settings,
     )
-    files = {task: str(path.resolve()) for task, path in labels.tables.items()}
-    request = FitRequest(tables=files, knowledge=str(knowledge.resolve()), also={}, **settings)
 
     def work(folder: Path) -> dict[str, int]:
         return call_remotely(place.client, fit_to_folder, request, str(folder.resolve()), report=report)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from distributed import Client
@@ -13,6 +14,11 @@ from storage.tables import read_labels
 
 #: The two questions asked of a pair, and what label 1 means.
 TASK_TITLES = {"de": "differentially expressed or not", "dir": "up or down"}
+#: What predictors may learn from: the line's own training rows, or other lines' too.
+WITHIN, ACROSS = "within", "across"
+TRACK_TITLES = {WITHIN: "Within the line", ACROSS: "Across lines"}
+#: Ends the name of a data set about gene sets; what stands before it is the line.
+SETS = "_set"
 
 
 @dataclass(frozen=True)
@@ -27,11 +33,53 @@ class Place:
 
 @dataclass(frozen=True)
 class LabelSet:
-    """A data set's label tables by task, with their digests."""
+    """A data set's label tables by task, with their digests.
+
+    Attributes
+    ----------
+    also, also_digests
+        Other lines' tables by task, whose training rows are learnt from too, and the tables' digests.
+    expression, screen_columns
+        The h5ad the labels were made from, where they were, and what its columns are called.
+    """
 
     name: str
     tables: dict[str, Path]
     digests: dict[str, str]
+    also: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+    also_digests: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    expression: Path | None = None
+    screen_columns: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def track(self) -> str:
+        """``across`` where other lines are learnt from, else ``within``; the two are never mixed."""
+        return ACROSS if self.also else WITHIN
+
+    def across(self, others: Sequence[LabelSet]) -> LabelSet | None:
+        """The same questions with other lines' training rows to learn from; None where there are none.
+
+        Tables of the same line are no other line's: what was seen there of a test perturbation is its answer.
+        Tables about gene sets and about genes do not go together.
+        """
+        line, sets = self.name.removesuffix(SETS), self.name.endswith(SETS)
+        fitting = [
+            other
+            for other in others
+            if other.name.removesuffix(SETS) != line and other.name.endswith(SETS) == sets
+        ]
+        also = {
+            task: {other.tables[task]: other.digests[task] for other in fitting if task in other.tables}
+            for task in self.tables
+        }
+        also = {task: tables for task, tables in also.items() if tables}
+        if not also:
+            return None
+        return replace(
+            self,
+            also={task: tuple(tables) for task, tables in also.items()},
+            also_digests={task: tuple(tables.values()) for task, tables in also.items()},
+        )
 
     @classmethod
     def of_files(cls, name: str, tables: dict[str, Path]) -> LabelSet:

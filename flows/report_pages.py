@@ -95,3 +95,9 @@ def report_page(
         facts=facts,
         sections=sections,
     )
+
+
+def error_page(labels: LabelSet, sections: list[Section], notes: Sequence[str]) -> Report:
+    """Where predictors err, on one data set."""
+    lead = "AUROC of the same test pairs, cut by what may make them hard. The scores are in report.html."
+    return Report(title=f"Where predictors err: {labels.name}", subtitle=(lead, *notes), sections=sections)

@@ -1,16 +1,24 @@
-"""Tables and links that a Prefect run shows: the ledger of stages, quality control, the leaderboard."""
+"""Tables, figures and links that a Prefect run shows: the ledger, quality control, the leaderboard."""
 
 from __future__ import annotations
 
+import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
+from flows.records import ScreenRecords
 from storage.manifest import StageRecord
 from storage.tables import read_frame
+from tasks.comparison.calibration_figures import null_calibration
+from tasks.comparison.drawing import write_png
+from tasks.comparison.knock_down_figure import knock_down
+from tasks.comparison.predictor_figures import leaderboard_figure
+from tasks.comparison.published import published_auroc
 
 #: Rows a table artifact shows; the whole table is in the workspace.
 MOST_ROWS = 200
@@ -63,6 +71,62 @@ def leaderboard_artifact(data_set: str, task: str, board: pd.DataFrame) -> None:
     create_table_artifact(
         _plain(board), key=artifact_key("leaderboard", data_set, task), description=description
     )
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as a PNG file, and how to read it."""
+
+    path: Path
+    caption: str
+
+
+def draw_leaderboards(
+    folder: Path, data_set: str, boards: Mapping[str, pd.DataFrame], *, made_here: bool
+) -> list[Picture]:
+    """A figure of each leaderboard, beside published figures unless the labels were made here."""
+    pictures = []
+    for name, board in boards.items():
+        published = None if made_here else published_auroc(data_set, name.partition("-")[0])
+        path = write_png(leaderboard_figure(board, published), folder / f"leaderboard-{name}.png")
+        caption = (
+            f"**Leaderboard, task {name}**: AUROC per gene with its 95 % interval over perturbations never "
+            "seen; the dashed line is guessing."
+        )
+        pictures.append(Picture(path, caption))
+    return pictures
+
+
+def draw_screen(folder: Path, screen: ScreenRecords) -> list[Picture]:
+    """Figures of a labelled screen: knock-down and, where there are any, p-values of false perturbations."""
+    perturbations = read_frame(screen.labels.folder / "perturbations.parquet")
+    guides = read_frame(screen.quality.folder / "guides.parquet")
+    path = write_png(knock_down(perturbations, guides), folder / "knock-down.png")
+    pictures = [Picture(path, "**Knock-down**: expression of the target that remains; 1 = as in controls.")]
+    null = screen.tests.folder / "null.parquet"
+    if null.is_file():
+        path = write_png(null_calibration(read_frame(null)), folder / "calibration.png")
+        caption = (
+            "**Calibration**: p-values of false perturbations made of control cells, where nothing changed; "
+            "points above the grey band are too small."
+        )
+        pictures.append(Picture(path, caption))
+    return pictures
+
+
+def figures_artifact(name: str, pictures: Sequence[Picture]) -> None:
+    """Show all figures of a run on one page, kept in Prefect's database, so that no other server is needed.
+
+    Prefect has a kind of artifact for an image's address; it writes the address below, and these are long.
+    """
+    if not pictures:
+        return
+    parts = []
+    for picture in pictures:
+        data = base64.b64encode(picture.path.read_bytes()).decode()
+        parts.append(f"{picture.caption}\n\n![{picture.path.stem}](data:image/png;base64,{data})")
+    described = "The main figures of the report."
+    create_markdown_artifact("\n\n".join(parts), key=artifact_key("figures", name), description=described)
 
 
 def report_artifact(data_set: str, report: Path | str, lines: Sequence[str]) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 import storage
 import tasks
-from flows.compare_stages import leaderboard_of
+from flows.compare_stages import leaderboards_of
+from flows.configurations import Configuration
 from flows.predict_stages import scores_of
 from flows.records import LabelSet, ScreenRecords
 from flows.rule_stages import calibration_of
@@ -36,9 +37,12 @@ REQUIREMENTS = (
 
 
 def table_inputs(labels: LabelSet, *tasks_wanted: str) -> list[TableInput]:
-    """The label tables of some tasks as dataset inputs, training and test rows apart."""
+    """The label tables of some tasks as dataset inputs, training and test rows apart, other lines' too."""
     inputs = []
     for task in tasks_wanted:
+        for other, digest in zip(labels.also.get(task, ()), labels.also_digests.get(task, ()), strict=True):
+            size = int((read_labels(other)["split"] == "train").sum())
+            inputs.append(TableInput(f"{other.stem}-train", digest, str(other), "training", size))
         path = labels.tables[task]
         sizes = read_labels(path)["split"].value_counts()
         for split, role in (("train", "training"), ("test", "test")):
@@ -50,28 +54,36 @@ def table_inputs(labels: LabelSet, *tasks_wanted: str) -> list[TableInput]:
 def track_predictor(
     tracker: Tracker,
     labels: LabelSet,
-    predictor: str,
+    configuration: Configuration,
     record: StageRecord,
     scores: Mapping[str, StageRecord],
     *,
     parent: str,
-) -> None:
-    """Write a predictor's child runs, one a task: parameters, metrics, data, predictions, model."""
-    fitted = json.loads((record.folder / "fit.json").read_text())
-    timing = seconds_file(record.folder)
-    seconds = json.loads(timing.read_text()) if timing.is_file() else {}
+) -> dict[str, str]:
+    """Write a predictor's child runs (parameters, metrics, data, predictions, model); their ids by task."""
+    fitted = fit_of(record)
+    used = seconds_file(record.folder)
+    measured = json.loads(used.read_text()) if used.is_file() else {}
+    runs, predictor = {}, configuration.predictor
     for task in labels.tables:
         figures = scores_of(scores[task]) if task in scores else {}
+        validation = fitted["validation"].get(task, {})
+        figures |= {f"validation_{name}": value for name, value in validation.items()}
+        figures |= measured | {"genes_unknown_to_graph": fitted["genes_unknown_to_graph"][task]}
         files = [("", record.folder / f"{task}.parquet")]
+        files += [("", path) for path in [record.folder / f"validation-{task}.parquet"] if path.is_file()]
         files += [("", scores[task].folder / "per_gene.parquet")] if task in scores else []
+        told = {"predictor": predictor, "task": task, "data_set": labels.name, "track": labels.track}
         content = RunContent(
-            parameters=fitted["parameters"] | {"predictor": predictor, "task": task, "data_set": labels.name},
-            metrics=figures | seconds | {"genes_unknown_to_graph": fitted["genes_unknown_to_graph"][task]},
+            parameters=fitted["parameters"] | told | {"seed": configuration.seed},
+            # Where no gene has both answers there is no AUROC.
+            metrics={name: value for name, value in figures.items() if value is not None},
             history=fitted["history"],
-            tags={"predictor": predictor, "task": task, "data_set": labels.name, "track": "within"},
+            tags=told | {"configuration": configuration.row},
             inputs=table_inputs(labels, task),
             files=files,
-            description=f"{predictor} on {labels.name}, task {task}; AUROC per gene, averaged over genes.",
+            description=f"{configuration.row} on {labels.name}, task {task}, track {labels.track}, seed "
+            f"{configuration.seed}; AUROC per gene, averaged over genes.",
         )
         key = f"{record.digest}-{task}-{scores[task].digest if task in scores else 'unscored'}-{parent}"
         model = ModelFiles(
@@ -81,30 +93,48 @@ def track_predictor(
             test_pairs(str(labels.tables[task])).head(5).assign(task=task),
             REQUIREMENTS,
         )
-        tracker.write_run(key, f"{predictor} {task}", content, parent=parent, model=model)
+        runs[task] = tracker.write_run(
+            key, run_name(configuration, labels, task), content, parent=parent, model=model
+        )
+    return runs
+
+
+def run_name(configuration: Configuration, labels: LabelSet, task: str) -> str:
+    """What a child run is called: configuration, task and, where not the usual ones, track and seed."""
+    words = [configuration.row, task, *([labels.track] if labels.also else [])]
+    return " ".join([*words, *([f"seed {configuration.seed}"] if configuration.seed else [])])
+
+
+def fit_of(record: StageRecord) -> dict:
+    """What a finished fit says of itself: parameters, history, validation figures."""
+    return json.loads((record.folder / "fit.json").read_text())
 
 
 def track_comparison(
-    tracker: Tracker, parent: str, labels: LabelSet, comparison: StageRecord, screen: ScreenRecords | None
+    tracker: Tracker,
+    parent: str,
+    labels: LabelSet,
+    comparison: StageRecord,
+    screen: ScreenRecords | None,
+    pictures: Sequence[Path] = (),
 ) -> None:
-    """Finish the parent run: leaderboard as description and tables, report, calibration figures."""
+    """Finish the parent run: leaderboard as description and tables, report, pictures, calibration."""
     if tracker.is_finished(parent, comparison.content):
         return
-    boards = {task: leaderboard_of(comparison, task) for task in labels.tables}
-    boards = {task: board for task, board in boards.items() if board is not None}
+    boards = leaderboards_of(comparison)
     metrics = calibration_of(screen.labels) | set_calibration_of(screen.set_labels) if screen else {}
     metrics |= side_by_side_metrics(screen.side_by_side) if screen else {}
-    for task, board in boards.items():
-        best = board.iloc[0]
-        metrics |= {f"best_{task}_auroc": best["auroc"]}
+    for name, board in boards.items():
+        metrics |= {f"best_{name.replace('-', '_')}_auroc": board.iloc[0]["auroc"]}
     content = RunContent(
         parameters={"data_set": labels.name},
         metrics={name: value for name, value in metrics.items() if pd.notna(value)},
         tags={"data_set": labels.name, CONTENT_TAG: comparison.content},
         inputs=table_inputs(labels, *labels.tables),
-        files=[("", comparison.folder / "report.html")]
-        + [("leaderboards", comparison.folder / f"leaderboard-{task}.parquet") for task in boards],
-        description="\n\n".join(f"**{task}**\n\n{markdown_table(board)}" for task, board in boards.items()),
+        files=[("", path) for path in sorted(comparison.folder.glob("*.html"))]
+        + [("leaderboards", comparison.folder / f"leaderboard-{name}.parquet") for name in boards]
+        + [("figures", path) for path in pictures],
+        description="\n\n".join(f"**{name}**\n\n{markdown_table(board)}" for name, board in boards.items()),
     )
     with tracker.ending(parent):
         tracker.log(parent, content)

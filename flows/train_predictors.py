@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import predict_stages as stages
+from flows.configurations import Configuration, configurations
 from flows.dask_cluster import dask_client
 from flows.options import KnowledgeOptions, PredictorOptions, RunOptions
 from flows.records import LabelSet, Place
@@ -20,27 +21,42 @@ from storage.tracking import Tracker
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What came of a fan-out: predictions and scores by predictor, and why any predictor failed."""
+class Fitted:
+    """One fit of one row of the leaderboard: predictions, scores by task, run in MLflow by task."""
 
-    predictions: dict[str, StageRecord]
-    scores: dict[str, dict[str, StageRecord]]
+    predictions: StageRecord
+    scores: dict[str, StageRecord]
+    runs: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a fan-out: the fits by row of the leaderboard, one a seed, and why any failed."""
+
+    fits: dict[str, tuple[Fitted, ...]]
     failed: dict[str, str]
 
     @property
     def records(self) -> list[StageRecord]:
         """All finished stages."""
-        return [
-            *self.predictions.values(),
-            *(r for by_task in self.scores.values() for r in by_task.values()),
-        ]
+        fits = [fit for row in self.fits.values() for fit in row]
+        return [*(fit.predictions for fit in fits), *(r for fit in fits for r in fit.scores.values())]
+
+    @property
+    def predictions(self) -> dict[str, tuple[StageRecord, ...]]:
+        """Predictions by row."""
+        return {row: tuple(fit.predictions for fit in fits) for row, fits in self.fits.items()}
+
+    def scored(self, task: str) -> bool:
+        """Whether every fit was scored on a task."""
+        return all(task in fit.scores for fits in self.fits.values() for fit in fits)
 
 
-@task(name="fit predictor", task_run_name="fit {predictor} on {labels.name}", cache_policy=NO_CACHE)
+@task(name="fit predictor", task_run_name="fit {configuration.slug} on {labels.name}", cache_policy=NO_CACHE)
 def fit_predictor(
     place: Place,
     labels: LabelSet,
-    predictor: str,
+    configuration: Configuration,
     knowledge: Path,
     options: PredictorOptions,
     knowledge_options: KnowledgeOptions,
@@ -50,10 +66,10 @@ def fit_predictor(
 
     def report(unit: str, done: int, total: int) -> None:
         if unit not in reports:
-            reports[unit] = task_progress(predictor, unit)
+            reports[unit] = task_progress(configuration.slug, unit)
         reports[unit](done, total)
 
-    record = stages.predict_stage(place, labels, predictor, knowledge, options, knowledge_options, report)
+    record = stages.predict_stage(place, labels, configuration, knowledge, options, knowledge_options, report)
     scores = {
         name: stages.score_stage(place, labels, name, record, options)
         for name in labels.tables
@@ -65,7 +81,7 @@ def fit_predictor(
 # The tracking server may be across a network, and writing a run again replaces it: a retry helps here.
 @task(
     name="log to MLflow",
-    task_run_name="log {predictor} on {labels.name}",
+    task_run_name="log {configuration.slug} on {labels.name}",
     cache_policy=NO_CACHE,
     retries=2,
     retry_delay_seconds=[2, 10],
@@ -73,18 +89,18 @@ def fit_predictor(
 def log_predictor(
     tracker: Tracker,
     labels: LabelSet,
-    predictor: str,
+    configuration: Configuration,
     record: StageRecord,
     scores: dict[str, StageRecord],
     parent: str,
-) -> None:
+) -> dict[str, str]:
     """Write the predictor's child runs."""
-    track_predictor(tracker, labels, predictor, record, scores, parent=parent)
+    return track_predictor(tracker, labels, configuration, record, scores, parent=parent)
 
 
 @flow(
     name="train-predictors",
-    flow_run_name="train on {labels.name}",
+    flow_run_name="train on {labels.name} {labels.track}",
     task_runner=ThreadPoolTaskRunner(max_workers=8),
     validate_parameters=False,
 )
@@ -97,19 +113,21 @@ def train_predictors(
     knowledge_options: KnowledgeOptions = KnowledgeOptions(),
     run: RunOptions = RunOptions(),
 ) -> Trained:
-    """Fit the predictors side by side; one that fails fails alone."""
+    """Fit every configuration on one track; one that fails fails alone."""
     with dask_client(run.dask, workers=run.workers) as client:
         place = Place(run.workspace, client, run.force)
         futures = {
-            name: fit_predictor.submit(place, labels, name, knowledge, options, knowledge_options)
-            for name in options.predictors
+            one: fit_predictor.submit(place, labels, one, knowledge, options, knowledge_options)
+            for one in configurations(options)
         }
-        predictions, scores, failed = {}, {}, {}
-        for name, future in futures.items():
+        fits: dict[str, tuple[Fitted, ...]] = {}
+        failed = {}
+        for one, future in futures.items():
             future.wait()
             if future.state.is_completed():
-                predictions[name], scores[name] = future.result()
-                log_predictor(tracker, labels, name, predictions[name], scores[name], parent)
+                record, scores = future.result()
+                runs = log_predictor(tracker, labels, one, record, scores, parent)
+                fits[one.row] = (*fits.get(one.row, ()), Fitted(record, scores, runs))
             else:
-                failed[name] = future.state.message or "failed"
-    return Trained(predictions, scores, failed)
+                failed[f"{one.slug} ({labels.track})"] = future.state.message or "failed"
+    return Trained(fits, failed)

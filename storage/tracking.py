@@ -19,6 +19,12 @@ from mlflow.tracking import MlflowClient
 
 KEY_TAG = "pqa.key"
 CONTENT_TAG = "pqa.content"
+#: Alias of the version that a job found best.
+BEST = "best"
+REGISTERED = (
+    "Scores pairs of perturbation and gene (columns pert, gene, task), higher = more likely 1. The alias "
+    "best is the predictor with the highest AUROC per gene on training perturbations held out."
+)
 #: Metrics sent in one request; the server takes at most 1000.
 BATCH = 500
 
@@ -202,6 +208,25 @@ class Tracker:
             self._client.log_artifact(run_id, str(path), folder or None)
         for name, table in content.tables.items():
             self._client.log_table(run_id, data=table, artifact_file=name)
+
+    def register(self, name: str, run_id: str, tags: Mapping[str, str]) -> str:
+        """Make a run's model the newest version of a registered model, alias ``best``; gives the version.
+
+        A run whose model is a version already keeps it, and gets the alias.
+        """
+        with FileLock(self._workspace / ".mlflow-write.lock"):
+            if not self._client.search_registered_models(f"name = '{name}'"):
+                self._client.create_registered_model(name, description=REGISTERED)
+            versions = self._client.search_model_versions(f"name = '{name}'")
+            version = next((one.version for one in versions if one.run_id == run_id), None)
+            if version is None:
+                source = self._client.get_run(run_id).outputs.model_outputs[0].model_id
+                made = self._client.create_model_version(
+                    name, f"models:/{source}", run_id=run_id, tags=dict(tags), model_id=source
+                )
+                version = made.version
+            self._client.set_registered_model_alias(name, BEST, version)
+        return str(version)
 
     def _find(self, key: str):
         runs = self._client.search_runs([self._experiment], f"tags.`{KEY_TAG}` = '{key}'", max_results=1)

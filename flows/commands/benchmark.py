@@ -11,7 +11,7 @@ from pathlib import Path
 from flows.arguments import read_options
 from flows.benchmark import Compared, check_inputs, run_benchmark
 from flows.commands.printing import print_json
-from flows.compare_stages import leaderboard_of
+from flows.compare_stages import leaderboards_of
 from flows.environment import shorten_user_errors
 from flows.options import BenchmarkOptions
 from flows.prefect_server import prefect_server
@@ -21,7 +21,7 @@ from flows.records import TASK_TITLES
 def run(arguments: Namespace) -> None:
     """The main job as a Prefect flow, then where to look."""
     options = read_options(BenchmarkOptions, arguments, config=arguments.config)
-    check_inputs(options.labels, options.screen, options.knowledge, options.answer)
+    check_inputs(options.labels, options.screen, options.knowledge, options.answer, options.predict)
     shorten_user_errors()
     workspace = options.run.workspace
     with prefect_server(workspace) as url:
@@ -32,18 +32,20 @@ def run(arguments: Namespace) -> None:
         return
     for result in results:
         print(f"\n{result.data_set}: AUROC per gene on perturbations never seen (95 % interval)")
-        for task in result.scored:
-            print(f"  {task}: {TASK_TITLES[task]}")
-            for row in leaderboard_of(result.comparison, task).itertuples():
-                print(
-                    f"    {row.predictor:<12} {row.auroc:.3f}  ({row.auroc_low:.3f} to {row.auroc_high:.3f})"
-                )
+        for name, board in leaderboards_of(result.comparison).items():
+            task, _, track = name.partition("-")
+            print(f"  {task}: {TASK_TITLES[task]}{', learning from other lines too' if track else ''}")
+            width = max(12, board["predictor"].str.len().max())
+            for row in board.itertuples():
+                interval = f"({row.auroc_low:.3f} to {row.auroc_high:.3f})"
+                spread = f"  {row.n_fits} fits, sd {row.auroc_fits_sd:.3f}" if row.n_fits > 1 else ""
+                print(f"    {row.predictor:<{width}} {row.auroc:.3f}  {interval}{spread}")
         print(f"  report: {result.report}")
     print(f"\n{_how_to_look(options)}")
 
 
 def _result(result: Compared) -> dict:
-    boards = {task: leaderboard_of(result.comparison, task).to_dict("records") for task in result.scored}
+    boards = {name: rows.to_dict("records") for name, rows in leaderboards_of(result.comparison).items()}
     return {
         "data_set": result.data_set,
         "report": str(result.report),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flows.arguments import read_options
 from flows.commands.printing import print_json
+from flows.configurations import parsed_settings
 from flows.options import PredictCommandOptions
 from flows.progress import progress_of
 from storage.tables import read_pairs, read_recipe, write_table
@@ -18,9 +19,21 @@ def run(arguments: Namespace) -> None:
     options = read_options(PredictCommandOptions, arguments)
     task = options.task or task_of(options.labels)
     pairs = read_pairs(options.pairs)
-    settings = options.model_dump(exclude={"labels", "pairs", "also", "task"}, mode="json")
-    also = {task: tuple(str(path) for path in options.also)}
-    request = FitRequest(tables={task: str(options.labels)}, also=also, **settings)
+    request = FitRequest(
+        predictor=options.predictor,
+        tables={task: str(options.labels)},
+        also={task: tuple(str(path) for path in options.also)},
+        knowledge=str(options.knowledge),
+        noncommercial=options.noncommercial,
+        max_links=options.max_links,
+        seed=options.seed,
+        threads=options.threads,
+        device=options.device,
+        options=parsed_settings(options.settings).get(options.predictor, {}),
+        set_members=None if options.set_members is None else str(options.set_members),
+        expression=None if options.screen is None else str(options.screen),
+        screen_columns=_columns(options),
+    )
     progress = progress_of(options.predictor, "steps")
     model, graph = fit(request, lambda _unit, done, total: progress(done, total))
     scored, unknown = pairs.assign(score=model.predict(task, pairs)), n_unknown(graph, pairs)
@@ -29,6 +42,11 @@ def run(arguments: Namespace) -> None:
         print_json({"out": str(arguments.out), "pairs": len(scored), "genes_unknown_to_graph": unknown})
     else:
         print(f"{len(scored):,} pairs scored in {arguments.out}; {unknown:,} genes unknown to the graph")
+
+
+def _columns(options: PredictCommandOptions) -> dict[str, str]:
+    names = options.model_dump(include={"perturbation_key", "control", "gene_key"})
+    return {name: value for name, value in names.items() if value is not None}
 
 
 def task_of(labels: Path) -> str:

@@ -64,8 +64,14 @@ def comparison_sections(
     ]
 
 
-def leaderboard_table(leaderboard: pd.DataFrame) -> pd.DataFrame:
-    """The leaderboard as shown to a reader, intervals in words."""
+#: Published methods that each predictor is held against in the table.
+HELD_AGAINST = ("SUMMER", "Retrieval (no LLM)")
+
+
+def leaderboard_table(
+    leaderboard: pd.DataFrame, published: Mapping[str, float] | None = None
+) -> pd.DataFrame:
+    """The leaderboard as shown to a reader: intervals in words, differences to published figures last."""
     low_high = _interval(leaderboard, "auroc_low", "auroc_high")
     behind = _interval(leaderboard, "difference_to_best_low", "difference_to_best_high")
     behind[0] = NOTHING
@@ -81,6 +87,14 @@ def leaderboard_table(leaderboard: pd.DataFrame) -> pd.DataFrame:
             "genes": leaderboard["n_genes"],
         }
     )
+    if (leaderboard["n_fits"] > 1).any():
+        table.insert(3, "fits", leaderboard["n_fits"])
+        table.insert(4, "sd over fits", leaderboard["auroc_fits_sd"])
+    for method in HELD_AGAINST:
+        if published and method in published:
+            gain = leaderboard[["auroc", "auroc_low", "auroc_high"]] - published[method]
+            table[f"minus published {method}"] = gain["auroc"]
+            table[f"interval, {method}"] = _interval(gain, "auroc_low", "auroc_high")
     if "gain_over_reference" in leaderboard:
         table["gain over reference"] = leaderboard["gain_over_reference"]
         table["interval of the gain"] = _interval(
@@ -118,7 +132,7 @@ def _scores_section(
         f"{title}: scores",
         text,
         figures=[(caption, leaderboard_figure(leaderboard, published))],
-        tables=[("Scores, best first", leaderboard_table(leaderboard), notes)],
+        tables=[("Scores, best first", leaderboard_table(leaderboard, published), notes)],
     )
 
 

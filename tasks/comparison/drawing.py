@@ -1,4 +1,4 @@
-"""What all figures share: colours, axes, names, and deterministic SVG text for a page.
+"""What all figures share: colours, axes, names, and the same SVG text or PNG bytes for the same figure.
 
 Figures are made with matplotlib's object interface: nothing is registered anywhere and no backend is chosen.
 """
@@ -8,12 +8,15 @@ from __future__ import annotations
 import io
 import re
 import threading
+from pathlib import Path
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
+
+from storage.atomic import atomic_path
 
 # Colours told apart with every common form of colour blindness (Okabe & Ito 2008).
 SKY, GREEN, BLUE, VERMILLION = "#56B4E9", "#009E73", "#0072B2", "#D55E00"
@@ -22,8 +25,11 @@ BLACK, GREY, LIGHT = "#222222", "#8A8A8A", "#D8D8D8"
 PAGE_WIDTH = 9.6
 RASTER_POINTS = 1500
 
-# The settings of SVG output exist only as process-wide values, and tasks may run in threads.
-_svg_lock = threading.Lock()
+# Pixels an inch of a picture on its own: twice what its place on a page has, for sharp screens.
+PICTURE_DPI = 140
+
+# The settings of output exist only as process-wide values, and tasks may run in threads.
+_drawing_lock = threading.Lock()
 
 
 def new_figure(
@@ -130,7 +136,7 @@ def svg_text(figure: Figure, prefix: str) -> str:
     settings = {"svg.hashsalt": "pqa", "svg.fonttype": "none"}
     no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     buffer = io.StringIO()
-    with _svg_lock, matplotlib.rc_context(settings):
+    with _drawing_lock, matplotlib.rc_context(settings):
         # Laid out once and then kept: a second layout starts from the first and would move parts by a hair.
         if (layout := figure.get_layout_engine()) is not None:
             layout.execute(figure)
@@ -142,3 +148,20 @@ def svg_text(figure: Figure, prefix: str) -> str:
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = re.sub(r'href="#', f'href="#{prefix}-', text)
     return re.sub(r"url\(#", f"url(#{prefix}-", text)
+
+
+def write_png(figure: Figure, path: Path | str) -> Path:
+    """Write the figure as a picture of its own, for pages that take no SVG; atomically.
+
+    The same figure gives the same bytes: the file names no version of a library.
+
+    Raises
+    ------
+    StorageError
+        If the file cannot be written.
+    """
+    path = Path(path)
+    with atomic_path(path) as temporary, _drawing_lock:
+        edge = {"bbox_inches": "tight", "pad_inches": 0.15}
+        figure.savefig(temporary, format="png", dpi=PICTURE_DPI, metadata={"Software": None}, **edge)
+    return path

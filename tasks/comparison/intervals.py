@@ -8,7 +8,7 @@ the estimate before the percentiles are taken.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -96,7 +96,7 @@ def draw_weights(n_perturbations: int, seed: int, draw: int) -> np.ndarray:
 
 
 def leaderboard(
-    scored_by_predictor: Mapping[str, pd.DataFrame],
+    scored_by_predictor: Mapping[str, Sequence[pd.DataFrame]],
     *,
     reference: str | None = None,
     draws: int = 1000,
@@ -107,18 +107,20 @@ def leaderboard(
     Parameters
     ----------
     scored_by_predictor
-        Scored pairs by the predictor's name; all must hold the same pairs with the same labels.
+        Scored pairs of each fit, one a seed, by the predictor's name; all must hold the same pairs with the
+        same labels.
     reference
         A predictor every other is compared with, besides the best one.
 
     Returns
     -------
     DataFrame
-        ``predictor``, ``auroc``, ``auroc_low``, ``auroc_high``, ``difference_to_best`` (best minus this one)
-        with ``difference_to_best_low`` and ``_high``, ``pooled_auroc``, ``pooled_auprc``, ``n_genes``,
-        ``n_genes_dropped``, ``n_pairs``, ``n_perturbations``; with a reference also ``gain_over_reference``
-        (this one minus the reference), ``gain_over_reference_low`` and ``_high``. Equal scores stand in the
-        order of their names; predictors without a score (NaN) come last.
+        ``predictor``, ``auroc`` (mean over the fits), ``auroc_low``, ``auroc_high``, ``n_fits``,
+        ``auroc_fits_sd`` (standard deviation over the fits, NaN of one), ``difference_to_best`` (best minus
+        this one) with ``difference_to_best_low`` and ``_high``, ``pooled_auroc``, ``pooled_auprc`` (means
+        over the fits), ``n_genes``, ``n_genes_dropped``, ``n_pairs``, ``n_perturbations``; with a reference
+        also ``gain_over_reference`` (this one minus the reference) with ``_low`` and ``_high``. Equal
+        scores stand in the order of their names; predictors without a score (NaN) come last.
 
     Raises
     ------
@@ -130,48 +132,64 @@ def leaderboard(
     if reference is not None and reference not in scored_by_predictor:
         names = ", ".join(sorted(scored_by_predictor))
         raise InputError("leaderboard", [f"reference '{reference}' is not a predictor; there are {names}"])
-    _require_same_pairs(scored_by_predictor)
-    scores = {name: score_summary(scored) for name, scored in scored_by_predictor.items()}
-    means = {
-        name: auroc_draws(scored, draws=draws, seed=seed) for name, scored in scored_by_predictor.items()
+    _require_same_pairs(
+        {f"{name} {at}": fit for name, fits in scored_by_predictor.items() for at, fit in enumerate(fits)}
+    )
+    rows = {
+        name: _Row.of(
+            [score_summary(fit) for fit in fits], [auroc_draws(f, draws=draws, seed=seed) for f in fits]
+        )
+        for name, fits in scored_by_predictor.items()
     }
-    order = sorted(scores, key=lambda name: (np.isnan(scores[name].auroc), -scores[name].auroc, name))
-    rows = [_row(name, best=order[0], reference=reference, scores=scores, means=means) for name in order]
-    return pd.DataFrame(rows)
+    order = sorted(rows, key=lambda name: (np.isnan(rows[name].auroc), -rows[name].auroc, name))
+    best = rows[order[0]]
+    table = [rows[name].told(name, best, rows.get(reference)) for name in order]
+    return pd.DataFrame(table)
 
 
-def _row(
-    name: str,
-    *,
-    best: str,
-    reference: str | None,
-    scores: Mapping[str, Scores],
-    means: Mapping[str, np.ndarray],
-) -> dict[str, object]:
-    own = scores[name]
-    low, high = _auroc_limits(means[name], own.auroc)
-    difference = scores[best].auroc - own.auroc
-    behind = _limits(means[best] - means[name], difference)
-    row = {
-        "predictor": name,
-        "auroc": own.auroc,
-        "auroc_low": low,
-        "auroc_high": high,
-        "difference_to_best": difference,
-        "difference_to_best_low": behind[0],
-        "difference_to_best_high": behind[1],
-        "pooled_auroc": own.pooled_auroc,
-        "pooled_auprc": own.pooled_auprc,
-        "n_genes": own.n_genes,
-        "n_genes_dropped": own.n_genes_dropped,
-        "n_pairs": own.n_pairs,
-        "n_perturbations": own.n_perturbations,
-    }
-    if reference is not None:
-        row["gain_over_reference"] = own.auroc - scores[reference].auroc
-        gain = _limits(means[name] - means[reference], row["gain_over_reference"])
-        row["gain_over_reference_low"], row["gain_over_reference_high"] = gain
-    return row
+@dataclass(frozen=True)
+class _Row:
+    """One predictor's fits: their scores, and the mean over them of each draw."""
+
+    fits: Sequence[Scores]
+    draws: np.ndarray
+    auroc: float
+
+    @classmethod
+    def of(cls, fits: Sequence[Scores], draws: Sequence[np.ndarray]) -> _Row:
+        return cls(fits, np.mean(draws, axis=0), float(np.mean([fit.auroc for fit in fits])))
+
+    def told(self, name: str, best: _Row, reference: _Row | None) -> dict[str, object]:
+        first, spread = self.fits[0], [fit.auroc for fit in self.fits]
+        low, high = _auroc_limits(self.draws, self.auroc)
+        behind = best.auroc - self.auroc
+        behind_low, behind_high = _limits(best.draws - self.draws, behind)
+        row = {
+            "predictor": name,
+            "auroc": self.auroc,
+            "auroc_low": low,
+            "auroc_high": high,
+            "n_fits": len(spread),
+            "auroc_fits_sd": float(np.std(spread, ddof=1)) if len(spread) > 1 else np.nan,
+            "difference_to_best": behind,
+            "difference_to_best_low": behind_low,
+            "difference_to_best_high": behind_high,
+            "pooled_auroc": float(np.mean([fit.pooled_auroc for fit in self.fits])),
+            "pooled_auprc": float(np.mean([fit.pooled_auprc for fit in self.fits])),
+            "n_genes": first.n_genes,
+            "n_genes_dropped": first.n_genes_dropped,
+            "n_pairs": first.n_pairs,
+            "n_perturbations": first.n_perturbations,
+        }
+        if reference is not None:
+            gain = self.auroc - reference.auroc
+            low, high = _limits(self.draws - reference.draws, gain)
+            row |= {
+                "gain_over_reference": gain,
+                "gain_over_reference_low": low,
+                "gain_over_reference_high": high,
+            }
+        return row
 
 
 def _auroc_limits(values: np.ndarray, estimate: float) -> tuple[float, float]:

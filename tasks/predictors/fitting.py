@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +12,14 @@ import pandas as pd
 
 from storage.atomic import atomic_path, write_json
 from storage.errors import InputError
+from storage.gene_sets import read_gene_sets
 from storage.tables import read_labels, write_table
 from tasks.knowledge.graph import KnowledgeGraph
 from tasks.knowledge.read import read_knowledge
 from tasks.predictors.protocol import OWN, Context, Predictor
 from tasks.predictors.registry import make_predictor
+from tasks.predictors.resources import resources
+from tasks.predictors.validation import validation_figures, validation_scores
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +27,9 @@ log = logging.getLogger(__name__)
 Report = Callable[[str, int, int], None]
 
 #: Predictors that can be trained on a GPU.
-ON_DEVICE = frozenset({"gat"})
+ON_DEVICE = frozenset({"gat", "mlp"})
+#: Predictors that learn from the cells of a screen.
+ON_EXPRESSION = frozenset({"gears"})
 
 
 @dataclass(frozen=True)
@@ -42,64 +46,109 @@ class FitRequest:
         As in `tasks.knowledge.read.read_knowledge`.
     device
         ``cpu``, ``cuda`` or ``auto``; for the predictors in `ON_DEVICE`.
+    options
+        The predictor's own options.
+    set_members
+        JSON file of the gene sets that stand in place of genes, ``{name: [symbols]}``.
+    expression, screen_columns
+        As in `Context`.
+    validation
+        Whether to measure the predictor on training perturbations held out.
     """
 
     predictor: str
     tables: Mapping[str, str]
     knowledge: str
-    also: Mapping[str, tuple[str, ...]]
     noncommercial: bool
     max_links: int
     seed: int
     threads: int
     device: str
+    also: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    set_members: str | None = None
+    expression: str | None = None
+    screen_columns: Mapping[str, str] = field(default_factory=dict)
+    validation: bool = False
+
+    def make(self) -> Predictor:
+        """The unfitted predictor."""
+        device = {"device": self.device} if self.predictor in ON_DEVICE else {}
+        return make_predictor(self.predictor, **(device | dict(self.options)))
 
 
-def fit(request: FitRequest, report: Callable[[str, int, int], None]) -> tuple[Predictor, KnowledgeGraph]:
+def fit(request: FitRequest, report: Report) -> tuple[Predictor, KnowledgeGraph]:
     """Read knowledge and training rows, and fit; gives the predictor and the graph it has used."""
-    options = {"device": request.device} if request.predictor in ON_DEVICE else {}
-    model = make_predictor(request.predictor, **options)
-    tables = {task: training_rows(path, request.also.get(task, ())) for task, path in request.tables.items()}
-    graph = read_knowledge(
-        request.knowledge,
-        noncommercial=request.noncommercial,
-        max_term_genes=request.max_links,
-        max_degree=request.max_links,
-    )
-    context = Context(graph, seed=request.seed, threads=request.threads, progress=report)
-    return model.fit(tables, context), graph
+    model = request.make()
+    tables = training_tables(request)
+    context = fit_context(request, report)
+    return model.fit(tables, context), context.knowledge
 
 
-def fit_to_folder(
-    request: FitRequest, folder: str, report: Callable[[str, int, int], None]
-) -> dict[str, int]:
+def fit_to_folder(request: FitRequest, folder: str, report: Report) -> dict[str, int]:
     """Fit, predict the tables' test pairs, and write all of it.
 
-    Writes ``<task>.parquet`` (predictions), ``state.npz``, ``fit.json`` and, beside the folder, the time.
+    Writes ``<task>.parquet`` (predictions), ``state.npz``, ``fit.json``, with validation
+    ``validation-<task>.parquet``, and, beside the folder, time and memory.
 
     Returns
     -------
     dict
         Number of predictions by file.
     """
-    started, target = time.monotonic(), Path(folder)
-    model, graph = fit(request, report)
-    rows, unknown = {}, {}
-    for task, path in request.tables.items():
-        pairs = test_pairs(path)
-        recipe = {"predictor": request.predictor, "task": task, "parameters": model.parameters()}
-        write_table(target / f"{task}.parquet", pairs.assign(score=model.predict(task, pairs)), recipe)
-        rows[f"{task}.parquet"] = len(pairs)
-        unknown[task] = n_unknown(graph, pairs)
+    target, rows, unknown = Path(folder), {}, {}
+    model, tables = request.make(), training_tables(request)
+    with resources() as used:
+        context = fit_context(request, report)
+        model.fit(tables, context)
+        for task, path in request.tables.items():
+            pairs = test_pairs(path)
+            recipe = {"predictor": request.predictor, "task": task, "parameters": model.parameters()}
+            write_table(target / f"{task}.parquet", pairs.assign(score=model.predict(task, pairs)), recipe)
+            rows[f"{task}.parquet"] = len(pairs)
+            unknown[task] = n_unknown(context.knowledge, pairs)
+    held = validation_scores(model, request.make, tables, context) if request.validation else {}
+    for task, scores in held.items():
+        write_table(target / f"validation-{task}.parquet", scores, {"task": task})
     with atomic_path(target / "state.npz") as temporary, temporary.open("wb") as handle:
         np.savez(handle, predictor=np.array(request.predictor), **model.state())
-    fitted = {"parameters": model.parameters(), "history": model.history, "genes_unknown_to_graph": unknown}
+    fitted = {
+        "parameters": model.parameters(),
+        "history": model.history,
+        "genes_unknown_to_graph": unknown,
+        "validation": validation_figures(held),
+    }
     write_json(target / "fit.json", fitted)
-    seconds = time.monotonic() - started
-    # Kept out of the folder: time is the one thing that differs between equal fits.
-    write_json(seconds_file(target), {"fit_seconds": seconds})
-    log.info("%s: fitted and predicted %s in %.0f s", request.predictor, ", ".join(rows), seconds)
+    # Kept out of the folder: time and memory are what differs between equal fits.
+    write_json(seconds_file(target), used)
+    log.info("%s: fitted and predicted %s in %.0f s", request.predictor, ", ".join(rows), used["fit_seconds"])
     return rows
+
+
+def fit_context(request: FitRequest, report: Report) -> Context:
+    """Read the knowledge a request names."""
+    graph = read_knowledge(
+        request.knowledge,
+        noncommercial=request.noncommercial,
+        max_term_genes=request.max_links,
+        max_degree=request.max_links,
+    )
+    sets = {} if request.set_members is None else read_gene_sets(Path(request.set_members))
+    return Context(
+        graph.with_sets(sets) if sets else graph,
+        seed=request.seed,
+        threads=request.threads,
+        progress=report,
+        folder=Path(request.knowledge),
+        sets=sets,
+        expression=None if request.expression is None else Path(request.expression),
+        screen_columns=request.screen_columns,
+    )
+
+
+def training_tables(request: FitRequest) -> dict[str, pd.DataFrame]:
+    """Training rows of each task."""
+    return {task: training_rows(path, request.also.get(task, ())) for task, path in request.tables.items()}
 
 
 def seconds_file(folder: Path) -> Path:

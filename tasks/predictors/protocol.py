@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -36,12 +37,25 @@ class Context:
         Threads the predictor may use, at least 1.
     progress
         Called with the unit's name, the number done and the total.
+    folder
+        Where the knowledge was read from, for those who need the texts in it.
+    sets
+        Members of the gene sets that stand in place of genes, by the set's name; empty where genes are asked
+        about.
+    expression
+        The line's screen as h5ad with raw counts, where it is at hand.
+    screen_columns
+        What the screen's columns are called: ``perturbation_key``, ``control``, ``batch_key``, ``gene_key``.
     """
 
     knowledge: KnowledgeGraph
     seed: int = 0
     threads: int = 1
     progress: Callable[[str, int, int], None] = field(default=no_progress)
+    folder: Path | None = None
+    sets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    expression: Path | None = None
+    screen_columns: Mapping[str, str] = field(default_factory=dict)
 
 
 @runtime_checkable

@@ -5,7 +5,10 @@ from __future__ import annotations
 from storage.errors import InputError
 from tasks.predictors.ensemble import EnsemblePredictor
 from tasks.predictors.gat import GATPredictor
+from tasks.predictors.gears import GEARSPredictor
+from tasks.predictors.genept import GenePTPredictor
 from tasks.predictors.kernel import KernelPredictor
+from tasks.predictors.mlp import MLPPredictor
 from tasks.predictors.physical import PhysicalPredictor
 from tasks.predictors.prior import PriorPredictor
 from tasks.predictors.protocol import Predictor
@@ -21,7 +24,10 @@ PREDICTORS: dict[str, type] = {
         KernelPredictor,
         StackPredictor,
         EnsemblePredictor,
+        MLPPredictor,
         GATPredictor,
+        GenePTPredictor,
+        GEARSPredictor,
     )
 }
 

@@ -129,13 +129,13 @@ def test_different_pairs_or_labels_cannot_be_compared():
         paired_difference(scored, scored.iloc[1:])
     changed = scored.assign(label=1 - scored["label"])
     with pytest.raises(InputError) as caught:
-        leaderboard({"a": scored, "b": changed, "c": scored.iloc[1:]})
+        leaderboard({"a": [scored], "b": [changed], "c": [scored.iloc[1:]]})
     assert [problem.split(" ")[0] for problem in caught.value.problems] == ["b", "c"]
 
 
 def test_leaderboard_is_best_first_with_ties_by_name():
     good, poor = scored_pairs(signal=1.5), scored_pairs(signal=0.3)
-    table = leaderboard({"z": good, "poor": poor, "a": good}, draws=60, seed=2)
+    table = leaderboard({"z": [good], "poor": [poor], "a": [good]}, draws=60, seed=2)
     assert list(table["predictor"]) == ["a", "z", "poor"]
     assert list(table["difference_to_best"][:2]) == [0, 0]
     last = table.iloc[2]
@@ -152,21 +152,34 @@ def test_leaderboard_is_best_first_with_ties_by_name():
 
 def test_a_reference_is_compared_with_every_predictor():
     good, poor = scored_pairs(signal=1.5), scored_pairs(signal=0.3)
-    table = leaderboard({"good": good, "poor": poor}, reference="poor", draws=60).set_index("predictor")
+    table = leaderboard({"good": [good], "poor": [poor]}, reference="poor", draws=60).set_index("predictor")
     assert table.loc["good", "gain_over_reference"] == table.loc["poor", "difference_to_best"]
     assert table.loc["good", "gain_over_reference_low"] > 0
     assert table.loc["poor", "gain_over_reference_high"] == 0
     with pytest.raises(InputError, match="reference 'x' is not a predictor; there are good"):
-        leaderboard({"good": good}, reference="x")
+        leaderboard({"good": [good]}, reference="x")
     with pytest.raises(InputError, match="no predictor"):
         leaderboard({})
+
+
+def test_several_fits_count_with_their_mean():
+    fits = [scored_pairs(signal=1.0), scored_pairs(signal=0.2)]
+    table = leaderboard({"two": fits, "one": fits[:1]}, draws=60, seed=4).set_index("predictor")
+    aurocs = [score_summary(fit).auroc for fit in fits]
+    assert table.loc["two", "auroc"] == pytest.approx(np.mean(aurocs))
+    assert table.loc["two", "auroc_fits_sd"] == pytest.approx(np.std(aurocs, ddof=1))
+    assert list(table["n_fits"]) == [1, 2]
+    assert np.isnan(table.loc["one", "auroc_fits_sd"])
+    drawn = np.mean([auroc_draws(fit, draws=60, seed=4) for fit in fits], axis=0)
+    width = np.subtract(*np.percentile(drawn, [97.5, 2.5]))
+    assert table.loc["two", "auroc_high"] - table.loc["two", "auroc_low"] == pytest.approx(width)
 
 
 @pytest.mark.filterwarnings("error")
 def test_one_class_only_gives_nan_limits():
     scored = scored_pairs().assign(label=0)
     assert np.isnan(bootstrap_auroc(scored, draws=10)).all()
-    table = leaderboard({"a": scored}, draws=10)
+    table = leaderboard({"a": [scored]}, draws=10)
     assert table.loc[0, ["auroc", "auroc_low", "difference_to_best"]].isna().all()
     assert table.loc[0, "n_genes_dropped"] == 40
 

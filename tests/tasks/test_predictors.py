@@ -23,10 +23,12 @@ OPTIONS = {
     "ensemble": {"members": "kernel,retrieval,retrieval"},
     "gat": {"hidden": 16, "max_epochs": 3, "min_epochs": 1},
     "kernel": {"n_factors": 8},
+    "mlp": {"hidden": 16, "max_epochs": 3, "min_epochs": 1},
     "retrieval": {"n_factors": 8, "near_perts": 6, "near_genes": 4},
     "stack": {"n_factors": 8, "folds": 3, "models": 2, "rounds": 5},
 }
-NAMES = sorted(PREDICTORS)
+# GenePT needs texts and GEARS cells: they are held to the same in tests of their own.
+NAMES = sorted(set(PREDICTORS) - {"genept", "gears"})
 
 
 def small_graph(n=40, seed=0):

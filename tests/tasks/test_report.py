@@ -129,7 +129,7 @@ TRUTH = pd.DataFrame(
 def task_sections(predictors, *, published=None, task="de", name=""):
     return comparison_sections(
         task,
-        leaderboard(predictors, draws=20),
+        leaderboard({name: [fit] for name, fit in predictors.items()}, draws=20),
         scored_by_predictor=predictors,
         per_gene={predictor: auroc_per_gene(scored) for predictor, scored in predictors.items()},
         published=published,
@@ -226,7 +226,7 @@ def test_a_report_may_be_empty():
 def test_no_gene_with_both_classes_is_shown_as_a_dash():
     predictors = {"a": scored_pairs(1.0).assign(label=0), "b": scored_pairs(0.0).assign(label=0)}
     sections = task_sections(predictors)
-    table = leaderboard_table(leaderboard(predictors, draws=5))
+    table = leaderboard_table(leaderboard({name: [fit] for name, fit in predictors.items()}, draws=5))
     assert list(table["95% interval"]) == ["-", "-"]
     html = report_html(Report("t", facts=[("best", np.nan)], sections=sections))
     assert "<dd>-</dd>" in html
@@ -382,7 +382,7 @@ def test_many_predictors_get_a_panel_each():
 
 
 def test_a_published_method_shares_the_row_of_its_namesake():
-    table = leaderboard({"GAT": scored_pairs(0.5)}, draws=5)
+    table = leaderboard({"GAT": [scored_pairs(0.5)]}, draws=5)
     figure = leaderboard_figure(table, {"GAT": 0.53, "SUMMER": 0.99})
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == ["SUMMER", "GAT"]

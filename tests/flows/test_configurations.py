@@ -1,0 +1,73 @@
+"""What a job trains: configurations, tracks, and which other tables may be learnt from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.configurations import configurations
+from flows.options import PredictorOptions
+from flows.records import LabelSet
+from storage.errors import InputError
+
+
+def label_set(name: str, *tasks: str) -> LabelSet:
+    tables = {task: Path(f"{name}-{task}.parquet") for task in tasks or ("de", "dir")}
+    return LabelSet(name, tables, {task: f"digest of {path}" for task, path in tables.items()})
+
+
+def test_each_predictor_is_one_configuration_and_those_that_draw_one_a_seed():
+    made = configurations(PredictorOptions(predictors=("prior", "gat"), seed=4, seeds=3))
+    assert [(one.predictor, one.seed) for one in made] == [("prior", 4), ("gat", 4), ("gat", 5), ("gat", 6)]
+    assert {one.row for one in made} == {"prior", "gat"}
+    assert len({one.slug for one in made}) == 4
+
+
+def test_the_whole_grid_is_twelve_sizes_of_each_network():
+    made = configurations(PredictorOptions(predictors=("mlp", "gat", "kernel"), grid=True, seeds=3))
+    assert len(made) == 2 * 12 * 3 + 1
+    assert len({one.row for one in made}) == 25
+    assert "gat layers=4 hidden=128" in {one.row for one in made}
+    sizes = {
+        (dict(one.options)["layers"], dict(one.options)["hidden"]) for one in made if one.predictor == "mlp"
+    }
+    assert sizes == {(layers, hidden) for layers in (1, 2, 4, 8) for hidden in (64, 128, 256)}
+
+
+def test_settings_reach_their_predictor_only():
+    options = PredictorOptions(
+        predictors=("gat", "kernel"), settings=("gat.max_epochs=3", "gat.start=random")
+    )
+    made = {one.predictor: dict(one.options) for one in configurations(options)}
+    assert made == {"gat": {"max_epochs": 3, "start": "random"}, "kernel": {}}
+
+
+def test_all_wrong_settings_are_told_at_once():
+    wrong = ("gat", "nobody.x=1", "gat.nothing=1", "gat.layers=0", "prior.layers=2")
+    with pytest.raises(InputError) as caught:
+        configurations(PredictorOptions(settings=wrong))
+    told = " ".join(caught.value.problems)
+    for word in ("'gat'", "nobody", "nothing", "layers must be greater than 0", "prior"):
+        assert word in told
+
+
+def test_across_takes_other_lines_rows_and_never_the_same_line_s():
+    k562 = label_set("k562")
+    others = [k562, label_set("rpe1"), label_set("jurkat", "de"), label_set("k562_set")]
+    across = k562.across(others)
+    assert across.track == "across"
+    assert k562.track == "within"
+    assert [path.name for path in across.also["de"]] == ["rpe1-de.parquet", "jurkat-de.parquet"]
+    assert [path.name for path in across.also["dir"]] == ["rpe1-dir.parquet"]
+    assert across.also_digests["dir"] == ("digest of rpe1-dir.parquet",)
+
+
+def test_sets_and_genes_do_not_teach_each_other():
+    assert label_set("k562_set").across([label_set("rpe1"), label_set("k562")]) is None
+    assert label_set("rpe1").across([label_set("k562_set")]) is None
+    assert label_set("k562_set").across([label_set("rpe1_set")]).also["de"] == (Path("rpe1_set-de.parquet"),)
+
+
+def test_a_line_alone_has_no_track_across():
+    assert label_set("k562").across([label_set("k562")]) is None
