@@ -14,5 +14,13 @@ class ForwardOurs(ForwardLoggingPlugin):
     def setup(self, worker: Worker) -> None:
         """Start forwarding."""
         logging.captureWarnings(True)
-        logging.getLogger(self.logger_name).setLevel(logging.INFO)
+        logger = logging.getLogger(self.logger_name)
+        logger.setLevel(logging.INFO)
+        # A worker in the run's own process would have each line printed twice: here, and as the run's.
+        logger.propagate = not worker.address.startswith("inproc")
         super().setup(worker)
+
+    def teardown(self, worker: Worker) -> None:
+        """Stop forwarding."""
+        logging.getLogger(self.logger_name).propagate = True
+        super().teardown(worker)

@@ -36,41 +36,29 @@ def two_lines(small_screen, tmp_path_factory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def knowledge(small_screen) -> list[str]:
-    return ["--knowledge", str(small_screen.with_suffix(".knowledge")), "--draws", "20"]
+def benchmark(small_screen, prefect_api, tmp_path_factory):
+    """Run the main job on label tables; gives workspace and result."""
+
+    def run(*what: str | Path) -> tuple[Path, dict]:
+        workspace = tmp_path_factory.mktemp("fan-out")
+        knowledge = small_screen.with_suffix(".knowledge")
+        common = ["--knowledge", knowledge, "--draws", "20", "--workspace", workspace, "--json"]
+        out = run_pqa("benchmark", *what, *common, environment={"PREFECT_API_URL": prefect_api})
+        return workspace, json.loads(out)[0]
+
+    return run
 
 
 @pytest.fixture(scope="module")
-def grid(two_lines, knowledge, prefect_api, tmp_path_factory) -> tuple[Path, dict]:
-    workspace = tmp_path_factory.mktemp("grid")
-    what = ["--labels", two_lines[0], "--predictors", "mlp", "gat", "--grid", "--settings", *QUICK]
-    out = run_pqa(
-        "benchmark",
-        *what,
-        *knowledge,
-        "--workspace",
-        workspace,
-        "--json",
-        environment={"PREFECT_API_URL": prefect_api},
-    )
-    return workspace, json.loads(out)[0]
+def grid(two_lines, benchmark) -> tuple[Path, dict]:
+    networks = ["--predictors", "mlp", "gat", "--grid", "--settings", *QUICK]
+    return benchmark("--labels", two_lines[0], *networks)
 
 
 @pytest.fixture(scope="module")
-def tracks(two_lines, knowledge, prefect_api, tmp_path_factory) -> tuple[Path, dict]:
-    workspace = tmp_path_factory.mktemp("tracks")
-    what = ["--labels", two_lines[0], "--also", two_lines[1], "--tracks", "within", "across"]
-    what += ["--predictors", "prior", "kernel", "--seeds", "2"]
-    out = run_pqa(
-        "benchmark",
-        *what,
-        *knowledge,
-        "--workspace",
-        workspace,
-        "--json",
-        environment={"PREFECT_API_URL": prefect_api},
-    )
-    return workspace, json.loads(out)[0]
+def tracks(two_lines, benchmark) -> tuple[Path, dict]:
+    what = ["--tracks", "within", "across", "--predictors", "prior", "kernel", "--seeds", "2"]
+    return benchmark("--labels", two_lines[0], "--also", two_lines[1], *what)
 
 
 def test_the_whole_grid_stands_in_the_leaderboard(grid):

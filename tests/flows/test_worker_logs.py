@@ -35,6 +35,24 @@ def test_lines_and_warnings_of_workers_arrive_once_for_each_run(monkeypatch, cap
     assert "counts look odd" in lines[1]
 
 
+def test_a_worker_in_this_process_says_a_line_once(monkeypatch, caplog):
+    monkeypatch.setattr("prefect.logging.get_run_logger", lambda: logging.getLogger("a run"))
+    caplog.set_level(logging.INFO)
+    here = {"processes": False, "dashboard_address": "127.0.0.1:0"}
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, **here) as cluster,
+        Client(cluster, set_as_default=False) as client,
+        logged_here(client),
+    ):
+        client.submit(speak).result()
+        deadline = time.monotonic() + 60
+        while not _lines(caplog) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    said = [record.getMessage() for record in caplog.records if "epoch 3 of 20" in record.getMessage()]
+    assert len(said) == 1
+    assert logging.getLogger("tasks").propagate
+
+
 def test_without_a_run_nothing_is_listened_to():
     with logged_here(client=None):
         pass
