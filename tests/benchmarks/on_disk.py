@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,10 +87,16 @@ def test_store(path: Path, client) -> Figures:
     names = [name for name in cells["perturbation"].cat.categories if name != CONTROL]
     groups = perturbation_groups(cells, names, usable=np.ones(len(cells), bool))
     shutil.rmtree(blocks, ignore_errors=True)
-    table, options = path.with_name("tests.parquet"), {"client": client, "recipe": {}}
+    table, tested, begun = path.with_name("tests.parquet"), [], time.perf_counter()
+
+    def progress(done: int, total: int) -> None:
+        if done == total:
+            tested.append(time.perf_counter() - begun)
+
+    options = {"client": client, "recipe": {}, "progress": progress}
     result = measured(lambda: compare_expression(store, groups, blocks, table, **options))
     shutil.rmtree(blocks)
-    return result | {"values": float(Screen(store).values_per_gene.sum())}
+    return result | {"tested_s": tested[0], "values": float(Screen(store).values_per_gene.sum())}
 
 
 def sum_profiles(path: Path) -> Figures:
