@@ -6,7 +6,6 @@ import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pandas as pd
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
@@ -39,12 +38,11 @@ from flows.predict_stages import knowledge_digest
 from flows.records import ACROSS, TASK_TITLES, WITHIN, LabelSet, Place, ScreenRecords
 from flows.register import register_best
 from flows.reporting import (
-    Picture,
-    draw_leaderboards,
-    draw_screen,
+    draw_comparison,
     figures_artifact,
     leaderboard_artifact,
     ledger_artifact,
+    predictor_charts,
     report_artifact,
 )
 from flows.track import track_comparison
@@ -211,7 +209,7 @@ def _one(
         place = Place(run.workspace, None, run.force)
         comparison = compare(place, labels, trained, (folder, knowledge), predict, records, notes)
         boards = leaderboards_of(comparison)
-        pictures = _draw(run.workspace / "reports" / comparison.folder.name, labels, boards, records)
+        pictures = draw_comparison(run.workspace, labels.name, comparison, boards, records)
         track_comparison(tracker, parent, labels, comparison, records, [one.path for one in pictures])
         models = register_best(tracker, labels, trained)
     for name, board in boards.items():
@@ -225,18 +223,14 @@ def _one(
     lines = [*notes, f"Report: `{compared.report}`", f"MLflow: `{where}`, run `{parent}`"]
     lines += [f"Registered as best by validation: `{model}`, {row}" for model, row in models.items()]
     if charts := charts_of(run.mlflow, tracker.experiment):
+        lines += [
+            f"[Predictors side by side, task {name}, in MLflow]({predictor_charts(charts, name)})"
+            for name in labels.tables
+        ]
         lines.append(f"[Beside all other runs on this data set, in MLflow]({charts})")
     page = page_of(run.mlflow, tracker.experiment, parent, compared.report.name)
     report_artifact(labels.name, page or compared.report, lines)
     return compared, failed
-
-
-def _draw(
-    folder: Path, labels: LabelSet, boards: dict[str, pd.DataFrame], records: ScreenRecords | None
-) -> list[Picture]:
-    """The leaderboards and, where the labels were made here, the screen as pictures."""
-    made = draw_leaderboards(folder, labels.name, boards, made_here=records is not None)
-    return made + (draw_screen(folder, records) if records else [])
 
 
 def _together(trained: Trained | None, answered: Answered) -> Trained:

@@ -6,12 +6,12 @@ import hashlib
 from pathlib import Path
 
 from prefect import flow, get_run_logger
-from prefect.artifacts import create_table_artifact
 
 from flows.answer_steps import material_of
 from flows.enrich_stages import cluster_files, name_clusters
 from flows.language_model import HOW_ASKED, LanguageModel, key_from_secret
 from flows.options import AnswerOptions, KnowledgeOptions, RunOptions
+from flows.reporting import names_artifacts
 from flows.task_progress import task_progress
 from storage.manifest import file_digest, source_digest
 from storage.tracking import RunContent, Tracker
@@ -38,8 +38,7 @@ def enrich_gene_sets(
     with LanguageModel(options, workspace / "answers", key_from_secret(options)) as model:
         asked = model if options.engine != "none" else None
         means = name_clusters(folder, material, options, asked, say=say, progress=progress)
-    rows = [{"clusters": name} | figures for name, figures in means.items()]
-    create_table_artifact(rows, key="enrichment", description="Names of clusters against manual names.")
+    names_artifacts([folder / f"{path.stem}-names.parquet" for _, path in cluster_files(options)], means)
     _track(
         Tracker(run.mlflow, workspace=run.workspace, experiment="gene-set-enrichment"), digest, folder, means
     )

@@ -16,12 +16,15 @@ from flows.dask_cluster import call_remotely
 from flows.options import KnowledgeOptions, PredictorOptions
 from flows.records import ACROSS, LabelSet, Place
 from storage.atomic import write_json
+from storage.embeddings import model_digest
 from storage.manifest import Stage, StageRecord, file_digest, folder_digest, run_stage
 from storage.tables import read_labels, read_predictions, write_table
 from tasks.comparison.intervals import bootstrap_auroc
 from tasks.comparison.metrics import auroc_per_gene, join_predictions, score_summary
 from tasks.knowledge.read import knowledge_files
+from tasks.knowledge.sources.parquet_tables import TEXT_TABLE
 from tasks.predictors.fitting import ON_DEVICE, ON_EXPRESSION, FitRequest, Report, fit_to_folder
+from tasks.predictors.text_embeddings import DEFAULT_MODEL, TFIDF, find_model
 
 
 def knowledge_digest(folder: Path, options: KnowledgeOptions) -> str:
@@ -46,6 +49,7 @@ def predict_stage(
     inputs |= {f"{task} of other lines": " ".join(digests) for task, digests in labels.also_digests.items()}
     inputs |= {} if members is None else {"set members": file_digest(Path(members))}
     inputs |= {} if expression is None else {"screen": file_digest(expression)}
+    inputs |= _texts(knowledge, configuration) if predictor == "genept" else {}
     settings = {
         "predictor": predictor,
         "options": dict(configuration.options),
@@ -72,6 +76,17 @@ def predict_stage(
         return call_remotely(place.client, fit_to_folder, request, str(folder.resolve()), report=report)
 
     return run_stage(place.workspace, stage, work, force=place.force)
+
+
+def _texts(knowledge: Path, configuration: Configuration) -> dict[str, str]:
+    """Digests of what GenePT reads beside the graph: the genes' texts and the model that embeds them."""
+    digests, texts = {}, knowledge / TEXT_TABLE
+    if texts.is_file():
+        digests["gene texts"] = file_digest(texts)
+    model = dict(configuration.options).get("embedding_model", DEFAULT_MODEL)
+    if model != TFIDF:
+        digests["text model"] = model_digest(find_model(str(model), knowledge))
+    return digests
 
 
 def score_stage(

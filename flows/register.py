@@ -38,7 +38,10 @@ def _best(trained: Trained, task: str) -> tuple[str, Fitted, float] | None:
     """
     found = []
     for row, fits in trained.fits.items():
+        if task not in fits[0].runs:
+            # Not a fitted model: a language model's answers.
+            continue
         figures = [fit_of(fit.predictions).get("validation", {}).get(task, {}).get("auroc") for fit in fits]
-        if task in fits[0].runs and None not in figures:
+        if None not in figures:
             found.append((row, fits[0], sum(figures) / len(figures)))
     return max(found, key=lambda entry: entry[2], default=None)

@@ -7,11 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
-from flows.records import ScreenRecords
+from flows.records import TASK_TITLES, ScreenRecords
 from storage.manifest import StageRecord
 from storage.tables import read_frame
 from tasks.comparison.calibration_figures import null_calibration
@@ -73,6 +74,16 @@ def leaderboard_artifact(data_set: str, task: str, board: pd.DataFrame) -> None:
     )
 
 
+def names_artifacts(tables: Sequence[Path], means: Mapping[str, Mapping[str, float]]) -> None:
+    """Show what clusters of genes were called, and how near that is to their names by hand."""
+    rows = [{"clusters and method": name} | dict(figures) for name, figures in means.items()]
+    create_table_artifact(rows, key="enrichment", description="Names of clusters against manual names.")
+    names = pd.concat(read_frame(path).assign(clusters=path.stem.removesuffix("-names")) for path in tables)
+    shown = names[["clusters", "cluster", "method", "name", "label"]].head(MOST_ROWS)
+    described = f"{len(names)} names, the first {len(shown)} are shown; label: the name by hand."
+    create_table_artifact(_plain(shown), key="cluster-names", description=described)
+
+
 @dataclass(frozen=True)
 class Picture:
     """A figure as a PNG file, and how to read it."""
@@ -81,20 +92,25 @@ class Picture:
     caption: str
 
 
-def draw_leaderboards(
-    folder: Path, data_set: str, boards: Mapping[str, pd.DataFrame], *, made_here: bool
+def draw_comparison(
+    workspace: Path,
+    data_set: str,
+    comparison: StageRecord,
+    boards: Mapping[str, pd.DataFrame],
+    screen: ScreenRecords | None,
 ) -> list[Picture]:
-    """A figure of each leaderboard, beside published figures unless the labels were made here."""
-    pictures = []
+    """Each leaderboard, beside published figures unless its labels were made here, and then the screen."""
+    folder, pictures = workspace / "reports" / comparison.folder.name, []
     for name, board in boards.items():
-        published = None if made_here else published_auroc(data_set, name.partition("-")[0])
+        task = name.partition("-")[0]
+        published = None if screen else published_auroc(data_set, task)
         path = write_png(leaderboard_figure(board, published), folder / f"leaderboard-{name}.png")
         caption = (
-            f"**Leaderboard, task {name}**: AUROC per gene with its 95 % interval over perturbations never "
-            "seen; the dashed line is guessing."
+            f"**Leaderboard, {name}** ({TASK_TITLES[task]}): AUROC per gene with its 95 % interval over "
+            "perturbations never seen; the dashed line is guessing."
         )
         pictures.append(Picture(path, caption))
-    return pictures
+    return pictures + (draw_screen(folder, screen) if screen else [])
 
 
 def draw_screen(folder: Path, screen: ScreenRecords) -> list[Picture]:
@@ -140,6 +156,15 @@ def report_artifact(data_set: str, report: Path | str, lines: Sequence[str]) -> 
     )
     described = "Where tables and report are."
     create_markdown_artifact("\n\n".join(lines), key=artifact_key("summary", data_set), description=described)
+
+
+def predictor_charts(charts: str, task: str) -> str:
+    """Of an experiment's charts those of one task's predictors, the best first.
+
+    In order of time MLflow shows only the jobs that they belong to.
+    """
+    wanted, order = quote(f"params.task = '{task}'", safe=""), quote("metrics.`auroc`", safe="")
+    return f"{charts}&searchFilter={wanted}&orderByKey={order}&orderByAsc=false"
 
 
 def places_artifact(mlflow: str, dashboard: str) -> None:

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 Report = Callable[[str, int, int], None]
 
 #: Predictors that can be trained on a GPU.
-ON_DEVICE = frozenset({"gat", "mlp"})
+ON_DEVICE = frozenset({"gat", "mlp", "gears"})
 #: Predictors that learn from the cells of a screen.
 ON_EXPRESSION = frozenset({"gears"})
 
@@ -117,6 +117,7 @@ def fit_to_folder(request: FitRequest, folder: str, report: Report) -> dict[str,
         "history": model.history,
         "genes_unknown_to_graph": unknown,
         "validation": validation_figures(held),
+        "counts": getattr(model, "counts", {}),
     }
     write_json(target / "fit.json", fitted)
     # Kept out of the folder: time and memory are what differs between equal fits.

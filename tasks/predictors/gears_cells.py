@@ -68,7 +68,7 @@ def read_training_cells(
     perts
         The training perturbations. Those with fewer than two cells are left out.
     genes
-        Wanted first; then come, up to ``most_genes``, the most variable ones among the chosen cells.
+        Wanted first; then, up to ``most_genes``, come the most variable ones among the chosen cells.
     most_cells, most_controls
         Cells drawn of each perturbation, and of the controls.
 
@@ -77,33 +77,35 @@ def read_training_cells(
     InputError
         If the screen is not one of raw counts, or has none of the perturbations or genes.
     """
-    names = {
-        "perturbation_key": columns.get("perturbation_key", "perturbation"),
-        "control": columns.get("control", "non-targeting"),
-        "gene_key": columns.get("gene_key") or None,
-    }
+    names = {"perturbation_key": "perturbation", "control": "non-targeting", "gene_key": None}
+    names = {name: columns.get(name) or default for name, default in names.items()}
     with H5adFile(path) as file:
         table, measured = read_cells(file, **names)
-        chosen = _draw(table.frame, perts, most_cells, most_controls, seed)
-        measured = measured.astype(str)
-        problems = []
-        if chosen["perturbation"].eq("").sum() < LEAST_CELLS:
-            problems.append(f"fewer than {LEAST_CELLS} control cells")
-        if chosen["perturbation"].ne("").sum() == 0:
-            problems.append(f"none of the {len(perts):,} training perturbations has two cells in this screen")
-        if not np.isin(measured, list(genes)).any():
-            problems.append(f"none of the {len(genes):,} genes asked about is measured in this screen")
-        if problems:
-            raise InputError(str(path), problems)
-        rows = np.flatnonzero(table.keep)[chosen.index]
-        counts = _read_rows(file, rows)
-        if problems := count_problems(counts.data, "the cells to learn from", file.layers):
-            raise InputError(str(path), problems)
-    total = np.asarray(counts.sum(axis=1)).ravel()
-    scaled = sparse.diags_array(LIBRARY_SIZE / np.maximum(total, 1)) @ counts
-    expression = sparse.csr_matrix(scaled.log1p().astype(np.float32))
+        chosen, measured = _draw(table.frame, perts, most_cells, most_controls, seed), measured.astype(str)
+        _raise(path, _problems(chosen, measured, perts, genes))
+        counts = _read_rows(file, np.flatnonzero(table.keep)[chosen.index])
+        _raise(path, count_problems(counts.data, "the cells to learn from", file.layers))
+    expression, names = _log_normalised(counts), chosen["perturbation"].to_numpy(dtype=str)
     kept = _chosen_genes(expression, measured, genes, most_genes)
-    return TrainingCells(expression[:, kept], chosen["perturbation"].to_numpy(dtype=str), measured[kept])
+    return TrainingCells(expression[:, kept], names, measured[kept])
+
+
+def _raise(path: Path | str, problems: list[str]) -> None:
+    if problems:
+        raise InputError(str(path), problems)
+
+
+def _problems(
+    chosen: pd.DataFrame, measured: np.ndarray, perts: Sequence[str], genes: Sequence[str]
+) -> list[str]:
+    problems = []
+    if chosen["perturbation"].eq("").sum() < LEAST_CELLS:
+        problems.append(f"fewer than {LEAST_CELLS} control cells")
+    if chosen["perturbation"].ne("").sum() == 0:
+        problems.append(f"none of the {len(perts):,} training perturbations has two cells in this screen")
+    if not np.isin(measured, list(genes)).any():
+        problems.append(f"none of the {len(genes):,} genes asked about is measured in this screen")
+    return problems
 
 
 def _draw(
@@ -130,6 +132,12 @@ def _read_rows(file: H5adFile, rows: np.ndarray) -> sparse.csr_matrix:
         begin, end = np.searchsorted(rows, [first, first + block.shape[0]])
         blocks.append(sparse.csr_matrix(block[rows[begin:end] - first], dtype=np.float64))
     return sparse.vstack(blocks, format="csr")
+
+
+def _log_normalised(counts: sparse.csr_matrix) -> sparse.csr_matrix:
+    total = np.asarray(counts.sum(axis=1)).ravel()
+    scaled = sparse.diags_array(LIBRARY_SIZE / np.maximum(total, 1)) @ counts
+    return sparse.csr_matrix(scaled.log1p().astype(np.float32))
 
 
 def _chosen_genes(

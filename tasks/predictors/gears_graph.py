@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import sparse
 
 from tasks.knowledge.graph import KnowledgeGraph
+
+if TYPE_CHECKING:
+    import torch
 
 #: Nearest genes that a gene hears from beside itself, and the Jaccard index above which they are near: as in
 #: the package.
@@ -62,6 +66,13 @@ class GOGraph:
             return np.full(len(genes), -1)
         at = np.minimum(np.searchsorted(self.genes, genes), len(self.genes) - 1)
         return np.where(self.genes[at] == genes, at, -1)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The links as the package's network takes them: ``G_go`` (2, n_links) and ``G_go_weight``."""
+        import torch
+
+        links = np.stack([self.source, self.target])
+        return {"G_go": torch.tensor(links), "G_go_weight": torch.tensor(self.importance)}
 
     def terms_of(self, node: int) -> set[str]:
         """The GO terms of a node."""

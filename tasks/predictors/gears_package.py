@@ -17,7 +17,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TextIO
 
 import numpy as np
@@ -31,8 +30,6 @@ from tasks.predictors.gears_options import GEARSOptions
 CONTROL = "ctrl"
 #: The graphs among the settings of a network.
 GRAPHS = ("G_coexpress", "G_coexpress_weight", "G_go", "G_go_weight")
-#: Perturbations sent through the network at once.
-BLOCK_PERTS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +74,24 @@ def load_package():
     return gears
 
 
+@contextlib.contextmanager
+def quiet_package(seed: int) -> Iterator[object]:
+    """Start the package's random draws from ``seed``; afterwards this process is as it was found."""
+    import torch
+
+    package, draws = load_package(), np.random.get_state()
+    quiet = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+    try:
+        with warnings.catch_warnings(), quiet[0], quiet[1]:
+            # What it does in old ways is nothing that a user could mend.
+            warnings.simplefilter("ignore")
+            torch.manual_seed(seed)
+            np.random.seed(seed)
+            yield package
+    finally:
+        np.random.set_state(draws)
+
+
 def train_gears(
     cells: TrainingCells,
     nodes: np.ndarray,
@@ -96,10 +111,8 @@ def train_gears(
     held_out
         Nodes whose cells are kept for choosing the best epoch, at least one; the others are learnt from.
     """
-    import torch
-
     stderr = sys.stderr
-    with _quiet_package(seed) as package, tempfile.TemporaryDirectory(prefix="gears-") as folder:
+    with quiet_package(seed) as package, tempfile.TemporaryDirectory(prefix="gears-") as folder:
         paths = _write_files(Path(folder), graph, nodes, held_out)
         data = package.PertData(folder, gene_set_path=paths["genes"], default_pert_graph=False)
         data.new_data_process("screen", adata=_annotated(cells, nodes))
@@ -110,63 +123,13 @@ def train_gears(
         # Nothing is held out for a test; at the end of training the package stops at an empty loader.
         del data.dataloader["test_loader"]
         model = _new_model(package, data, options)
-        links = torch.tensor(np.stack([graph.source, graph.target]))
-        model.model_initialize(
-            hidden_size=options.hidden, G_go=links, G_go_weight=torch.tensor(graph.importance)
-        )
+        model.model_initialize(hidden_size=options.hidden, **graph.tensors())
         # The package reports to whatever stands in place of its wandb run.
         model.wandb = _Recorder(options.epochs, progress, stderr)
         model.train(epochs=options.epochs, lr=options.learning_rate)
         weights = {name: tensor.cpu().numpy() for name, tensor in model.best_model.state_dict().items()}
         graphs = {name: model.config[name].cpu().numpy() for name in GRAPHS}
     return TrainedGEARS(weights, graphs, model.wandb.history)
-
-
-def predicted_change(trained: TrainedGEARS, nodes: np.ndarray, *, hidden: int) -> np.ndarray:
-    """Expression of a perturbed cell minus that of a control, float32 (n_nodes, n_genes).
-
-    The network adds what it computes of the perturbation to the control cell's expression, so for a cell of
-    zeros it gives the change itself, which is the same for every control cell but the first of a batch: in
-    version 0.1.2 the co-expression graph reaches that one only. The package's own prediction is the mean over
-    a batch of 300 cells; here it is that of a cell which is not the first.
-    """
-    import torch
-
-    with _quiet_package(seed=0) as package:
-        network = _loaded_network(package, trained, hidden)
-        n_genes = network.num_genes
-        blocks = [np.empty((0, n_genes), dtype=np.float32)]
-        for first in range(0, len(nodes), BLOCK_PERTS):
-            block = [0, *nodes[first : first + BLOCK_PERTS].tolist()]
-            cells = SimpleNamespace(
-                x=torch.zeros(len(block) * n_genes, 1),
-                pert_idx=[[node] for node in block],
-                batch=torch.arange(len(block)).repeat_interleave(n_genes),
-            )
-            with torch.no_grad():
-                blocks.append(network(cells).numpy()[1:])
-    return np.concatenate(blocks)
-
-
-def _loaded_network(package, trained: TrainedGEARS, hidden: int):
-    """The package's network with the trained weights, on the CPU."""
-    import torch
-
-    weights = {name: torch.tensor(value) for name, value in trained.weights.items()}
-    settings = {name: torch.tensor(value) for name, value in trained.graphs.items()} | {
-        "num_genes": len(weights["gene_emb.weight"]),
-        "num_perts": len(weights["pert_emb.weight"]),
-        "hidden_size": hidden,
-        "decoder_hidden_size": 16,
-        "num_go_gnn_layers": 1,
-        "num_gene_gnn_layers": 1,
-        "uncertainty": False,
-        "no_perturb": False,
-        "device": "cpu",
-    }
-    network = package.model.GEARS_Model(settings)
-    network.load_state_dict(weights)
-    return network.eval()
 
 
 def _write_files(folder: Path, graph: GOGraph, nodes: np.ndarray, held_out: np.ndarray) -> dict[str, str]:
@@ -232,21 +195,3 @@ class _Recorder:
                 self._progress("epochs", len(self.history), self._epochs)
         if "training_loss" not in metrics:
             self.history[-1] |= {name: float(value) for name, value in metrics.items()}
-
-
-@contextlib.contextmanager
-def _quiet_package(seed: int) -> Iterator[object]:
-    """Start the package's random draws from ``seed``; afterwards this process is as it was found."""
-    import torch
-
-    package, draws = load_package(), np.random.get_state()
-    quiet = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
-    try:
-        with warnings.catch_warnings(), quiet[0], quiet[1]:
-            # What it does in old ways is nothing that a user could mend.
-            warnings.simplefilter("ignore")
-            torch.manual_seed(seed)
-            np.random.seed(seed)
-            yield package
-    finally:
-        np.random.set_state(draws)

@@ -12,7 +12,8 @@ from scipy import sparse
 
 from tasks.knowledge.symbols import SymbolIndex
 from tasks.predictors.arrays import csr_from_state, csr_state, symbols_from_state
-from tasks.predictors.gears_package import TrainedGEARS, predicted_change
+from tasks.predictors.gears_package import TrainedGEARS
+from tasks.predictors.gears_prediction import predicted_change
 
 log = logging.getLogger(__name__)
 

