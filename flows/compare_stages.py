@@ -89,7 +89,8 @@ def compare_stage(
                     published=None if screen else published_auroc(labels.name, task),
                     name=told,
                 )
-                errors.append(error_section(task, first, traits[task], name=told))
+                best_first = {row: first[row] for row in board["predictor"]}
+                errors.append(error_section(task, best_first, traits[task], name=told))
         sections += screen_sections(screen) if screen else []
         write_report(folder / "report.html", report_page(labels, sections, screen, notes))
         write_report(folder / "errors.html", error_page(labels, errors, notes))

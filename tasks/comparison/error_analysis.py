@@ -27,7 +27,7 @@ TITLES = {
     "positives": "Answers 1 of the gene among the test pairs",
     "gene_degree": "Links of the gene in the knowledge graph",
     "pert_degree": "Links of the perturbed gene in the knowledge graph",
-    "distance": "Distance of the perturbed gene from the nearest one seen in training",
+    "distance": "Distance from the nearest perturbation seen in training",
 }
 
 
@@ -178,4 +178,4 @@ def _span(low: float, high: float) -> str:
             else f"{value:.2f}"
         )
 
-    return short(low) if low == high else f"{short(low)} to {short(high)}"
+    return short(low) if low == high else f"{short(low)}\u00a0to\u00a0{short(high)}"

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from tasks.comparison import drawing
 from tasks.comparison.calibration_figures import null_calibration, small_p_share, truth_figure
-from tasks.comparison.comparison_sections import comparison_sections, leaderboard_table
+from tasks.comparison.comparison_sections import comparison_sections, leaderboard_table, published_table
 from tasks.comparison.evidence_section import evidence_section
 from tasks.comparison.intervals import leaderboard
 from tasks.comparison.knock_down_figure import idle_guides, knock_down
@@ -386,3 +386,21 @@ def test_a_published_method_shares_the_row_of_its_namesake():
     figure = leaderboard_figure(table, {"GAT": 0.53, "SUMMER": 0.99})
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == ["SUMMER", "GAT"]
+
+
+def test_predictors_are_held_against_published_figures():
+    board = leaderboard({"GAT": [scored_pairs(0.5)]}, draws=20)
+    table = published_table(board, {"SUMMER": 0.62, "MLP": 0.5}).iloc[0]
+    assert table["minus SUMMER (0.62)"] == pytest.approx(board["auroc"].iloc[0] - 0.62)
+    assert "MLP" not in " ".join(map(str, table.index))
+    titles = [caption for caption, *_ in _sections(board, {"SUMMER": 0.62})[0].tables]
+    assert titles == ["Scores, best first", "Against published figures"]
+    assert len(_sections(board, None)[0].tables) == 1
+
+
+def _sections(board, published):
+    scored = {"GAT": scored_pairs(0.5)}
+    per_gene = {name: auroc_per_gene(pairs) for name, pairs in scored.items()}
+    return comparison_sections(
+        "de", board, scored_by_predictor=scored, per_gene=per_gene, published=published
+    )
