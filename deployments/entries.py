@@ -12,13 +12,16 @@ from typing import Annotated
 
 from prefect import flow
 from prefect.concurrency.sync import concurrency
+from prefect.runtime import flow_run
 from pydantic import Field
 
 from deployments.catalog import Catalog, read_catalog
 from deployments.surroundings import Surroundings
 from flows.benchmark import benchmark, check_inputs
 from flows.enrich_gene_sets import enrich_gene_sets
+from flows.enrich_stages import check_clusters, cluster_files
 from flows.label_alone import label_and_track
+from flows.language_model import check_answer_options
 from flows.new_screens import NewScreenOptions, new_screens
 from flows.options import (
     AnswerOptions,
@@ -83,7 +86,12 @@ def label_a_screen(
     label_and_track(given, quality, expression, label, _sets(sets, catalog), here.run_options(again))
 
 
-@flow(name="benchmark-predictors", flow_run_name="benchmark {data_sets} {screen}")
+def _benchmark_name() -> str:
+    given = flow_run.parameters
+    return f"benchmark {', '.join(given['data_sets'] or (given['screen'],))}"
+
+
+@flow(name="benchmark-predictors", flow_run_name=_benchmark_name)
 def benchmark_predictors(
     screen: Screen = "embedded",
     data_sets: DataSets = (),
@@ -103,8 +111,8 @@ def benchmark_predictors(
     stems = tuple(catalog.place("data_sets", name) for name in data_sets)
     given = ScreenOptions(screen=catalog.place("screens", screen), **columns.model_dump())
     options = _knowledge(knowledge, catalog)
-    answer = _answer(answer, catalog)
-    check_inputs(stems, given, options, answer)
+    predict, answer = _predict(predict, catalog), _answer(answer, catalog)
+    check_inputs(stems, given, options, answer, predict)
     places_artifact(here.mlflow, here.dashboard)
     with _gpu(predict, answer):
         labels = (quality, expression, label, _sets(sets, catalog))
@@ -149,8 +157,8 @@ def _on_labels(
     here = Surroundings.here()
     catalog = _catalog(here)
     stem, options = catalog.place("data_sets", data_set), _needed(knowledge, catalog)
-    answer = _answer(answer, catalog)
-    check_inputs((stem,), ScreenOptions(), options, answer)
+    predict, answer = _predict(predict, catalog), _answer(answer, catalog)
+    check_inputs((stem,), ScreenOptions(), options, answer, predict)
     places_artifact(here.mlflow, here.dashboard)
     with _gpu(predict, answer):
         given = {"knowledge": options, "predict": predict, "answer": answer}
@@ -167,6 +175,13 @@ def name_gene_sets(
     here = Surroundings.here()
     catalog = _catalog(here)
     options, answer = _needed(knowledge, catalog), _answer(answer, catalog)
+    problems = check_answer_options(answer) + check_clusters(answer)
+    if not cluster_files(answer):
+        problems.append("no clusters are chosen: 'Clusters of perturbations' or 'Clusters of genes'")
+    if answer.summaries == "engine":
+        problems.append("summaries 'engine' is not for clusters; give a folder that holds some, or 'entries'")
+    if problems:
+        raise InputError("enrich gene sets", problems)
     places_artifact(here.mlflow, here.dashboard)
     with _gpu(PredictorOptions(), answer):
         enrich_gene_sets.fn(Path(options.knowledge), answer, options, here.run_options(again))
@@ -206,10 +221,16 @@ def _answer(options: AnswerOptions, catalog: Catalog) -> AnswerOptions:
     return options.model_copy(update=lists)
 
 
+def _predict(options: PredictorOptions, catalog: Catalog) -> PredictorOptions:
+    also = tuple(catalog.place("data_sets", name) for name in options.also)
+    return options.model_copy(update={"also": also})
+
+
 def _knowledge(options: KnowledgeOptions, catalog: Catalog) -> KnowledgeOptions:
-    if options.knowledge is None:
-        return options
-    return options.model_copy(update={"knowledge": catalog.place("knowledge", options.knowledge)})
+    places = {"knowledge": "knowledge", "set_members": "gene_lists"}
+    given = {name: getattr(options, name) for name in places}
+    found = {name: catalog.place(places[name], value) for name, value in given.items() if value is not None}
+    return options.model_copy(update=found)
 
 
 def _needed(options: KnowledgeOptions, catalog: Catalog) -> KnowledgeOptions:

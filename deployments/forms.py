@@ -19,6 +19,8 @@ CHOICES = {
     "data_set": "data_sets",
     "data_sets": "data_sets",
     "KnowledgeOptions.knowledge": "knowledge",
+    "KnowledgeOptions.set_members": "gene_lists",
+    "PredictorOptions.also": "data_sets",
     "GeneSetOptions.gene_sets": "gene_lists",
     "AnswerOptions.measured_sets": "gene_lists",
     "AnswerOptions.pert_clusters": "gene_lists",

@@ -19,6 +19,8 @@ from storage.errors import InputError
 #: Settings of all parts beside those of every command; heartbeats tell a dead run from a long one.
 SETTINGS = DEFAULTS | {
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    # The pages that docs/pressing-run.md shows, and the tests fill in; the others are a click away.
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     "PREFECT_RUNNER_POLL_FREQUENCY": "3",
     # A run that waits for another of its kind looks again this often.
@@ -77,10 +79,10 @@ def _prefect(options: UpOptions, here: Surroundings, logs: Path) -> Part:
     where = {"PREFECT_HOME": str(here.workspace / "prefect")}
     # The pages ask the address they are told here, not the one in the browser.
     where |= {"PREFECT_SERVER_API_HOST": options.host, "PREFECT_SERVER_API_PORT": str(options.prefect_port)}
-    how = ["server", "start", "--host", options.host, "--port", str(options.prefect_port)]
+    how = ["--host", options.host, "--port", str(options.prefect_port)]
     return Part(
         "prefect",
-        [sys.executable, "-m", "prefect", *how],
+        [sys.executable, "-m", "deployments.prefect_server", *how],
         logs / "prefect.log",
         lambda _: _answers(f"{here.prefect}/api/health"),
         SETTINGS | where,

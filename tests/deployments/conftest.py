@@ -4,144 +4,55 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
-import socket
 import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
 import pytest
-import requests
 
-from tasks.screens.simulate import simulate_screen
-
-ROOT = Path(__file__).parents[2]
-#: The machine may be busy with other things: nothing here takes so long by itself.
-LONG = 900
-
-
-def wait_for(what: Callable[[], object], seconds: float = LONG) -> object:
-    """The first true value of ``what()``."""
-    deadline = time.monotonic() + seconds
-    while not (got := what()):
-        assert time.monotonic() < deadline, f"not so within {seconds} s"
-        time.sleep(0.2)
-    return got
-
-
-def free_ports(n: int) -> list[int]:
-    """Ports that nothing listens on."""
-    probes = [socket.socket() for _ in range(n)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
-def port_words(ports: list[int]) -> list[str]:
-    """The four ports as arguments."""
-    names = ("--prefect-port", "--mlflow-port", "--dask-port", "--dashboard-port")
-    return [word for name, port in zip(names, ports, strict=True) for word in (name, str(port))]
-
-
-@dataclass
-class Up:
-    """A running `pqa up`: its process, what it has said, its addresses, and what its webhook was told."""
-
-    process: subprocess.Popen
-    workspace: Path
-    ports: list[int]
-    said: list[str] = field(default_factory=list)
-    told: list[dict] = field(default_factory=list)
-
-    @property
-    def prefect(self) -> str:
-        return f"http://127.0.0.1:{self.ports[0]}"
-
-    @property
-    def mlflow(self) -> str:
-        return f"http://127.0.0.1:{self.ports[1]}"
-
-    def ask(self, path: str, **content) -> list | dict:
-        """Post to Prefect's API."""
-        answer = requests.post(f"{self.prefect}/api/{path}", json=content, timeout=200)
-        assert answer.ok, answer.text
-        return answer.json()
-
-    def deployment(self, name: str) -> dict:
-        """A deployment by name."""
-        (found,) = self.ask("deployments/filter", deployments={"name": {"any_": [name]}})
-        return found
-
-    def press_run(self, name: str, **parameters) -> requests.Response:
-        """What the form's button does."""
-        address = f"{self.prefect}/api/deployments/{self.deployment(name)['id']}/create_flow_run"
-        return requests.post(address, json={"parameters": parameters}, timeout=200)
-
-    def state(self, run: str) -> str:
-        """What a run is doing now."""
-        return requests.get(f"{self.prefect}/api/flow_runs/{run}", timeout=200).json()["state"]["type"]
-
-    def end_of(self, run: str) -> dict:
-        """A run when it has ended."""
-
-        def ended() -> dict | None:
-            found = requests.get(f"{self.prefect}/api/flow_runs/{run}", timeout=200).json()
-            return (
-                found if found["state"]["type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"} else None
-            )
-
-        return wait_for(ended)
-
-    def artifacts(self, run: str) -> dict[str, dict]:
-        """A run's artifacts by key."""
-        found = self.ask("artifacts/filter", artifacts={"flow_run_id": {"any_": [run]}})
-        return {entry["key"]: entry for entry in found if entry["key"]}
-
-    def part(self, words: str) -> psutil.Process:
-        """The process of a part: the one that was asked for, not the leash that it is on."""
-        everyone = psutil.Process(self.process.pid).children(recursive=True)
-        lines = {one: _line(one) for one in everyone}
-        return next(one for one, line in lines.items() if words in line and "leash.py" not in line)
-
-    def on_experiments(self) -> dict[str, str]:
-        """Ids of MLflow's experiments by name."""
-        address = f"{self.mlflow}/api/2.0/mlflow/experiments/search"
-        found = requests.post(address, json={"max_results": 100}, timeout=200).json()["experiments"]
-        return {entry["name"]: entry["experiment_id"] for entry in found}
-
-    def runs_of(self, experiment: str) -> list[dict]:
-        """MLflow's runs of an experiment."""
-        address = f"{self.mlflow}/api/2.0/mlflow/runs/search"
-        wanted = {"experiment_ids": [self.on_experiments()[experiment]]}
-        return requests.post(address, json=wanted, timeout=200).json().get("runs", [])
-
-
-def _line(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
+from tests.deployments.served import (
+    KNOWN,
+    LONG,
+    QUICK,
+    ROOT,
+    SMALL,
+    Up,
+    free_ports,
+    port_words,
+    start_up,
+    wait_for,
+)
+from tests.deployments.small_data import make_small_data
 
 
 @pytest.fixture(scope="session")
 def data_folder(tmp_path_factory) -> Path:
-    """A data folder: a small simulated screen with its knowledge, and the real screens if there are any."""
+    """A data folder: a small simulated screen, its knowledge, label tables, and any real screens."""
     folder = tmp_path_factory.mktemp("data")
-    simulate_screen(folder / "small.h5ad", cells=1500, genes=100, perturbations=24, controls=300, seed=5)
-    (folder / "sets.json").write_text(json.dumps({"some": ["GENE1", "GENE2"]}))
+    make_small_data(folder)
     shared = Path(os.environ.get("PQA_SHARED") or ROOT.parent / "shared" / "data") / "screens"
     if shared.is_dir():
         (folder / "screens").symlink_to(shared)
     return folder
+
+
+@pytest.fixture(scope="session")
+def pressed(up: Up, data_folder) -> dict[str, str]:
+    """Runs started together, so that they share the waiting: their ids by what they are."""
+    inbox = up.workspace / "inbox"
+    shutil.copyfile(data_folder / "small.h5ad", inbox / "arrived.h5ad")
+    (inbox / "broken.h5ad").write_bytes(b"not HDF5 at all")
+    (inbox / ".half.h5ad").write_bytes(b"still being copied")
+    return {
+        "good": up.start("label a screen", **SMALL),
+        "bad": up.start("label a screen", screen="small", columns={"control": "nobody"}),
+        "inbox": up.start("new screens", files={"settle_seconds": 0.1}),
+    }
 
 
 @pytest.fixture(scope="session")
@@ -168,12 +79,10 @@ def up(tmp_path_factory, data_folder) -> Iterator[Up]:
         hook.shutdown()
 
 
-def start_up(*words: str | Path) -> subprocess.Popen:
-    """Start `pqa up`, what it says on one pipe."""
-    command = [sys.executable, "-m", "flows", "up", *map(str, words)]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
+@pytest.fixture(scope="session")
+def compared(up: Up) -> dict:
+    """A small benchmark, from counts to leaderboard, when it has ended."""
+    return up.end_of(up.start("benchmark", **SMALL, knowledge=KNOWN, predict=QUICK))
 
 
 def _listen(process: subprocess.Popen, said: list[str]) -> None:

@@ -15,7 +15,7 @@ import pytest
 from playwright.sync_api import TimeoutError as TooLateError
 from playwright.sync_api import sync_playwright
 
-from tests.deployments.conftest import LONG, ROOT, Up, wait_for
+from tests.deployments.served import LONG, ROOT, Up, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * LONG)]
 SCREEN = "papalexi2021_thp1_crisprko"
@@ -59,12 +59,24 @@ def close_assistant(page) -> None:
         close.click(timeout=5000)
 
 
+def compare(page, *names: str) -> None:
+    """Tick runs in MLflow's list, press Compare, and wait for the chart."""
+    for name in names:
+        page.get_by_role("row").filter(has_text=name).first.get_by_role("checkbox").first.check(force=True)
+    page.get_by_role("button", name="Compare").click()
+    page.get_by_text(f"Comparing {len(names)} Runs").first.wait_for()
+    chart = page.locator(".js-plotly-plot svg, svg.main-svg").first
+    chart.wait_for()
+    assert chart.bounding_box()["width"] > 200
+
+
 @pytest.fixture(scope="module")
 def run(up: Up, page, data_folder) -> str:
     """A run of *label a screen* that was filled in and started in the browser; its id, when it has ended."""
     if not (data_folder / "screens").exists():
         pytest.skip("no real screens; set PQA_SHARED to the folder that holds them")
-    page.goto(f"{up.prefect}/deployments")
+    page.goto(up.prefect)
+    page.get_by_text("Deployments", exact=True).first.click()
     page.get_by_role("link", name="label a screen").first.wait_for()
     picture(page, "prefect-deployments")
     page.get_by_role("link", name="label a screen").first.click()
@@ -76,6 +88,7 @@ def run(up: Up, page, data_folder) -> str:
     page.get_by_role("option", name=SCREEN).click()
     box(page, "Guide column").locator("textarea").fill("guide_id")
     box(page, "Batch column").locator("textarea").fill("batch")
+    page.get_by_role("button", name=SCREEN).first.evaluate("box => box.scrollIntoView({block: 'center'})")
     picture(page, "prefect-form")
     page.get_by_role("button", name="Submit").click()
 
@@ -113,7 +126,7 @@ def test_a_form_is_filled_in_and_its_run_shows_stages_and_tables(up: Up, page, r
 
 
 def test_two_runs_are_compared_in_mlflow(up: Up, page, run):
-    small = up.press_run("label a screen", screen="small").json()["id"]
+    small = up.start("label a screen", screen="small")
     assert up.end_of(small)["state"]["type"] == "COMPLETED"
     page.goto(f"{up.prefect}/runs/flow-run/{small}")
     page.get_by_text("Artifacts", exact=True).first.click()
@@ -124,15 +137,52 @@ def test_two_runs_are_compared_in_mlflow(up: Up, page, run):
     close_assistant(page)
     page.locator(".js-plotly-plot").first.wait_for()
     picture(page, "mlflow-charts")
-    for name in (f"{SCREEN} wilcoxon", "small wilcoxon"):
-        page.get_by_role("row").filter(has_text=name).first.get_by_role("checkbox").first.check(force=True)
-    page.get_by_role("button", name="Compare").click()
-    page.get_by_text("Comparing 2 Runs").first.wait_for()
-    chart = page.locator(".js-plotly-plot svg, svg.main-svg").first
-    chart.wait_for()
-    assert chart.bounding_box()["width"] > 200
-    picture(page, "mlflow-compare")
+    compare(page, f"{SCREEN} wilcoxon", "small wilcoxon")
     page.get_by_text("labels_de").first.wait_for()
+
+
+def test_figures_of_a_benchmark_are_on_its_runs_page(up: Up, page, compared):
+    page.goto(f"{up.prefect}/runs/flow-run/{compared['id']}")
+    page.get_by_text("Artifacts", exact=True).first.click()
+    page.get_by_text("figures-small").first.click()
+    for name in ("leaderboard-de", "leaderboard-dir", "knock-down", "calibration"):
+        drawn = page.locator(f"img[alt='{name}']").first
+        drawn.wait_for()
+        assert drawn.evaluate("image => image.naturalWidth") > 1000
+    picture(page, "prefect-figures")
+
+
+def test_predictors_are_compared_in_mlflow(up: Up, page, compared):
+    page.goto(f"{up.prefect}/runs/flow-run/{compared['id']}")
+    page.get_by_text("Artifacts", exact=True).first.click()
+    page.get_by_text("summary-small").first.click()
+    link = page.get_by_role("link", name="Predictors side by side, task de")
+    page.goto(link.get_attribute("href"))
+    page.get_by_text("retrieval de").first.wait_for()
+    close_assistant(page)
+    compare(page, "retrieval de", "gat de", "prior de")
+    page.get_by_role("button", name="Clear All").click()
+    for at, names in enumerate((["predictor"], ["auroc", "pooled_auroc", "fit_seconds"])):
+        for name in names:
+            select = page.get_by_role("combobox").nth(at)
+            select.click()
+            select.fill(name)
+            page.get_by_role("option", name=name, exact=True).first.wait_for(state="attached")
+            page.keyboard.press("Enter")
+        page.keyboard.press("Escape")
+    page.locator("svg.main-svg").get_by_text("fit_seconds").first.wait_for()
+    picture(page, "mlflow-compare")
+
+
+def test_the_best_predictor_is_in_the_model_registry(up: Up, page, compared):
+    page.goto(f"{up.mlflow}/#/models/perturbqa-small-de?workflowType=machine_learning")
+    close_assistant(page)
+    page.get_by_text("Version 1").first.wait_for()
+    page.get_by_text("@ best").first.wait_for()
+    picture(page, "mlflow-model")
+    page.get_by_role("link", name="Version 1").first.click()
+    page.get_by_text("Inputs (3)").first.wait_for()
+    page.get_by_text("Outputs (1)").first.wait_for()
 
 
 def test_the_report_opens_from_the_run(up: Up, page, run):

@@ -12,7 +12,7 @@ import pytest
 
 from deployments import crew as crews
 from deployments.crew import Crew, Part, PartError
-from tests.deployments.conftest import ROOT, wait_for
+from tests.deployments.served import ROOT, wait_for
 
 SLEEP = "import time; time.sleep(600)"
 #: Says it is there by a file, and leaves a child of its own behind that has turned its back on it.

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import requests
 import yaml
 from prefect.cli.deploy._models import PrefectYamlModel
 from prefect.events.schemas.automations import AutomationCore
@@ -16,7 +17,8 @@ from prefect.flows import load_flow_from_entrypoint
 from deployments.factory import SERVED, schedules_of
 from deployments.surroundings import Surroundings
 from flows.up_options import UpOptions
-from tests.deployments.conftest import ROOT, Up
+from tests.deployments.served import ROOT
+from tests.flows.conftest import prefect_api  # noqa: F401
 
 FOLDER = ROOT / "deployments"
 POOL = yaml.safe_load((FOLDER / "prefect.yaml").read_text())
@@ -46,17 +48,23 @@ def test_a_work_pool_gets_the_same_jobs_as_pqa_up():
         assert str(here.workspace) == environment["PQA_WORKSPACE"]
 
 
-def test_prefect_deploys_them_all_to_a_pool(up: Up):
-    environment = {"PREFECT_API_URL": f"{up.prefect}/api", "PATH": "/usr/bin:/bin", "DO_NOT_TRACK": "1"}
-    environment["PREFECT_HOME"] = str(up.workspace / "other-home")
+def test_prefect_deploys_them_all_to_a_pool(prefect_api, tmp_path):  # noqa: F811
+    environment = {"PREFECT_API_URL": prefect_api, "PATH": "/usr/bin:/bin", "DO_NOT_TRACK": "1"}
+    environment["PREFECT_HOME"] = str(tmp_path)
     prefect = [sys.executable, "-m", "prefect"]
     how = {"env": environment, "cwd": ROOT, "capture_output": True, "text": True, "timeout": 500}
     subprocess.run([*prefect, "work-pool", "create", "pqa-process", "--type", "process"], **how, check=True)
     deploy = [*prefect, "--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml"]
     done = subprocess.run(deploy, **how)
     assert done.returncode == 0, done.stdout + done.stderr
+    silent = [*prefect, "automation", "create", "--from-file", "deployments/automations.yaml"]
+    done = subprocess.run(silent, **how)
+    assert done.returncode == 0, done.stdout + done.stderr
     pool = {"work_pools": {"name": {"any_": ["pqa-process"]}}}
-    assert {entry["name"] for entry in up.ask("deployments/filter", **pool)} == {one.name for one in SERVED}
+    found = requests.post(f"{prefect_api}/deployments/filter", json=pool, timeout=60).json()
+    assert {entry["name"] for entry in found} == {one.name for one in SERVED}
+    made = requests.post(f"{prefect_api}/automations/filter", json={}, timeout=60).json()
+    assert [entry["name"] for entry in made] == ["silent runs are marked crashed"]
 
 
 def test_automations_are_such():
