@@ -7,6 +7,7 @@ from pathlib import Path
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import predict_stages as stages
@@ -98,9 +99,14 @@ def log_predictor(
     return track_predictor(tracker, labels, configuration, record, scores, parent=parent)
 
 
+def _run_name() -> str:
+    labels = flow_run.parameters["labels"]
+    return f"train on {labels.name}{' across' if labels.also else ''}"
+
+
 @flow(
     name="train-predictors",
-    flow_run_name="train on {labels.name} {labels.track}",
+    flow_run_name=_run_name,
     task_runner=ThreadPoolTaskRunner(max_workers=8),
     validate_parameters=False,
 )
@@ -129,5 +135,5 @@ def train_predictors(
                 runs = log_predictor(tracker, labels, one, record, scores, parent)
                 fits[one.row] = (*fits.get(one.row, ()), Fitted(record, scores, runs))
             else:
-                failed[f"{one.slug} ({labels.track})"] = future.state.message or "failed"
+                failed[f"{one.slug}{' across' if labels.also else ''}"] = future.state.message or "failed"
     return Trained(fits, failed)

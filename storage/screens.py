@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +35,7 @@ COMPRESSOR = BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle")
 #: zarrs encodes and decodes a shard's chunks in one compiled call; zarr alone spends a millisecond a chunk.
 #: With several threads it lays chunks out as they come, and the same counts give other bytes.
 PIPELINE = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "threading.max_workers": 1}
+_SETTINGS = threading.Lock()
 LAYOUT = "gene-major tiles, version 2"
 
 
@@ -152,7 +154,7 @@ class Screen:
         return np.concatenate([[0], np.cumsum(self._root.attrs["tile_cells"])]).astype(np.int64)
 
     def _values(self, name: str) -> zarr.Array:
-        with zarr.config.set(PIPELINE):
+        with _pipeline():
             return self._root[name]
 
     @cached_property
@@ -206,7 +208,7 @@ class _Appender:
     def __init__(self, root: zarr.Group, name: str, dtype: np.dtype):
         self._shard = CHUNK * CHUNKS_PER_SHARD
         layout = {"chunks": (CHUNK,), "shards": (self._shard,), "compressors": COMPRESSOR}
-        with zarr.config.set(PIPELINE):
+        with _pipeline():
             self._array = root.create_array(name, shape=(0,), dtype=dtype, **layout)
         self._waiting = np.empty(self._shard, dtype)
         self._written = 0
@@ -236,6 +238,17 @@ class _Appender:
 
 
 @contextlib.contextmanager
+def _pipeline() -> Iterator[None]:
+    """Make or open an array with `PIPELINE`, one thread at a time.
+
+    zarr's settings belong to the process: of two threads that set and restore them across each other, one
+    finds the other's, and they stay changed for good. Which library compresses shows in a store's bytes.
+    """
+    with _SETTINGS, zarr.config.set(PIPELINE):
+        yield
+
+
+@contextlib.contextmanager
 def _system_errors() -> Iterator[None]:
     """Raise what zarrs calls a RuntimeError with "os error 28" in its text as the system's error it is."""
     try:
@@ -262,4 +275,5 @@ def _join_tile(starts, gaps, counts, offset, cursor, cells_out, counts_out):
 
 def _put(group: zarr.Group, name: str, values: np.ndarray) -> None:
     """Store a small array as one chunk."""
-    group.create_array(name, data=values, chunks=tuple(max(n, 1) for n in values.shape))
+    with _pipeline():
+        group.create_array(name, data=values, chunks=tuple(max(n, 1) for n in values.shape))

@@ -214,6 +214,8 @@ class Tracker:
 
         A run whose model is a version already keeps it, and gets the alias.
         """
+        # Making a version looks the model up by way of the process's own setting, not the client's.
+        mlflow.set_tracking_uri(self._uri)
         with FileLock(self._workspace / ".mlflow-write.lock"):
             if not self._client.search_registered_models(f"name = '{name}'"):
                 self._client.create_registered_model(name, description=REGISTERED)

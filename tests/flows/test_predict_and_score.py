@@ -100,6 +100,8 @@ def test_an_unknown_predictor_is_one_message(tables, small_screen, tmp_path, cap
         "--knowledge",
         str(small_screen.with_suffix(".knowledge")),
     ]
-    assert main(["predict", *words, "--predictor", "oracle", "--out", str(out)]) == 1
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", *words, "--predictor", "oracle", "--out", str(out)])
+    assert ended.value.code == 2
     assert "oracle" in capsys.readouterr().err
     assert not out.exists()

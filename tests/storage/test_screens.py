@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 from scipy import sparse
 
 import storage.screens
@@ -176,3 +179,14 @@ def test_a_screen_in_which_nothing_is_expressed_can_be_stored(tmp_path):
     assert stored_counts(screen).nnz == 0
     assert screen.cells("library_size")["library_size"].sum() == 0
     assert screen.gene_blocks() == [(0, 5)]
+
+
+def test_threads_that_read_leave_zarr_s_settings_alone(tmp_path):
+    """A store's bytes must not depend on who else in the process reads one."""
+    before = dict(zarr.config.config["codec_pipeline"])
+    writer = ScreenWriter(tmp_path / "s.zarr", genes=np.array(["a"]), dtype=np.uint16)
+    writer.append(np.array([0, 1]), np.array([0], np.uint16), np.array([3], np.uint16), n_cells=1)
+    writer.close(pd.DataFrame({"library_size": [3]}))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: Screen(tmp_path / "s.zarr").read_genes(0, 1), range(200)))
+    assert zarr.config.config["codec_pipeline"] == before
