@@ -153,15 +153,18 @@ def svg_text(figure: Figure, prefix: str) -> str:
 def write_png(figure: Figure, path: Path | str) -> Path:
     """Write the figure as a picture of its own, for pages that take no SVG; atomically.
 
-    The same figure gives the same bytes: the file names no version of a library.
+    The same figure gives the same bytes: the file names no version of a library. One that is there stays.
 
     Raises
     ------
     StorageError
         If the file cannot be written.
     """
-    path = Path(path)
-    with atomic_path(path) as temporary, _drawing_lock:
-        edge = {"bbox_inches": "tight", "pad_inches": 0.15}
-        figure.savefig(temporary, format="png", dpi=PICTURE_DPI, metadata={"Software": None}, **edge)
+    path, buffer = Path(path), io.BytesIO()
+    edge = {"bbox_inches": "tight", "pad_inches": 0.15}
+    with _drawing_lock:
+        figure.savefig(buffer, format="png", dpi=PICTURE_DPI, metadata={"Software": None}, **edge)
+    if not path.is_file() or path.read_bytes() != buffer.getvalue():
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(buffer.getvalue())
     return path
