@@ -35,6 +35,7 @@ def dask_client(address: str | None, *, workers: int) -> Iterator[Client]:
     logging.getLogger("distributed").setLevel(logging.WARNING)
     # A worker logs the errors of its blocks with the way they came; they are raised here all the same.
     logging.getLogger("distributed.worker").setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").addFilter(_no_abandoned_wait)
     preset = None if address is None or "://" in address else read_preset(address)
     if address is not None and (preset is None or preset.address is not None):
         with _connected(address if preset is None else preset.address) as client:
@@ -61,6 +62,13 @@ def dask_client(address: str | None, *, workers: int) -> Iterator[Client]:
         logged_here(client),
     ):
         yield client
+
+
+def _no_abandoned_wait(record: logging.LogRecord) -> bool:
+    """Keep out what a closed cluster leaves behind: a sender's wait for its next batch, timed out unheard."""
+    error = record.exc_info[1] if record.exc_info else None
+    unheard = "Future exception was never retrieved" in record.getMessage()
+    return not (unheard and isinstance(error, TimeoutError) and error.__traceback__ is None)
 
 
 @contextlib.contextmanager
