@@ -17,9 +17,10 @@ from pydantic import Field
 
 from deployments.catalog import Catalog, read_catalog
 from deployments.surroundings import Surroundings
-from flows.benchmark import benchmark, check_inputs
+from flows.benchmark import benchmark
 from flows.enrich_gene_sets import enrich_gene_sets
 from flows.enrich_stages import check_clusters, cluster_files
+from flows.first_checks import check_inputs
 from flows.label_alone import label_and_track
 from flows.language_model import check_answer_options
 from flows.new_screens import NewScreenOptions, new_screens

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,12 +17,13 @@ import tasks.predictors
 import tasks.summer
 from flows.answer_questions import Answered, answer_questions
 from flows.compare_stages import compare_stage, leaderboards_of
-from flows.configurations import configurations, parsed_settings
+from flows.configurations import configurations
 from flows.enrich_gene_sets import enrich_gene_sets
-from flows.enrich_stages import check_clusters, cluster_files
+from flows.enrich_stages import cluster_files
+from flows.first_checks import check_inputs
 from flows.label_screen import label_screen
 from flows.label_stages import EMBEDDED_KEYS
-from flows.language_model import HOW_ASKED, check_answer_options
+from flows.language_model import HOW_ASKED
 from flows.options import (
     AnswerOptions,
     BenchmarkOptions,
@@ -51,7 +53,6 @@ from storage.errors import InputError, LedgerError
 from storage.manifest import StageRecord, source_digest
 from storage.tables import read_labels
 from storage.tracking import Tracker, charts_of, local_uri, page_of
-from tasks.knowledge.read import knowledge_files
 
 
 @dataclass(frozen=True)
@@ -133,37 +134,6 @@ def benchmark(
     return results
 
 
-def check_inputs(
-    labels: tuple[str, ...],
-    screen: ScreenOptions,
-    knowledge: KnowledgeOptions,
-    answer: AnswerOptions = AnswerOptions(),
-    predict: PredictorOptions = PredictorOptions(),
-) -> None:
-    """Find what is wrong with the inputs before anything is computed, all of it in one message."""
-    problems = check_answer_options(answer) + check_clusters(answer)
-    try:
-        parsed_settings(predict.settings)
-    except InputError as error:
-        problems += error.problems
-    for stem in (*labels, *predict.also):
-        try:
-            LabelSet.of_stem(stem)
-        except InputError as error:
-            problems += [f"{error.subject}: {problem}" for problem in error.problems]
-    if knowledge.knowledge is not None:
-        try:
-            knowledge_files(Path(knowledge.knowledge), noncommercial=knowledge.noncommercial)
-        except InputError as error:
-            problems += [f"{error.subject}: {problem}" for problem in error.problems]
-    elif labels or screen.screen != "embedded":
-        problems.append("--knowledge is needed: a store of pqa knowledge, or a folder with edges_*.parquet")
-    if not labels and screen.screen != "embedded" and not Path(screen.screen).is_file():
-        problems.append(f"{screen.screen}: no such file")
-    if problems:
-        raise InputError("benchmark", problems)
-
-
 def _on_tracks(
     labels: LabelSet, others: list[LabelSet], predict: PredictorOptions
 ) -> dict[str, LabelSet | None]:
@@ -186,7 +156,7 @@ def _one(
     logger = get_run_logger()
     experiment = f"perturbqa-{labels.name}"
     tracker = Tracker(run.mlflow, workspace=run.workspace, experiment=experiment)
-    key = _job_key(labels, folder, predict, knowledge, answer)
+    key = _job_key(labels, filter(None, tracks.values()), folder, predict, knowledge, answer)
     parent = tracker.open_run(key, f"benchmark {labels.name}")
     with tracker.failing(parent):
         trained = {
@@ -276,7 +246,7 @@ def _made_labels(made: ScreenRecords, screen: ScreenOptions) -> LabelSet:
     file = Path(screen.screen)
     if made.simulated is not None:
         file, screen = made.simulated.folder / "screen.h5ad", screen.model_copy(update=EMBEDDED_KEYS)
-    columns = screen.model_dump(include={"perturbation_key", "control", "batch_key", "gene_key"})
+    columns = screen.model_dump(include={"perturbation_key", "control", "gene_key", "layer", "only"})
     columns = {name: value for name, value in columns.items() if value is not None}
     return replace(LabelSet.of_files(made.labels.name, usable), expression=file, screen_columns=columns)
 
@@ -289,6 +259,7 @@ def _knowledge_of(made: ScreenRecords, options: KnowledgeOptions) -> Path:
 
 def _job_key(
     labels: LabelSet,
+    tracks: Iterable[LabelSet],
     folder: Path,
     predict: PredictorOptions,
     knowledge: KnowledgeOptions,
@@ -296,6 +267,7 @@ def _job_key(
 ) -> str:
     """The same job finds its own run again; another option, input or version of the code is another run."""
     parts = [labels.name, *labels.digests.values(), knowledge_digest(folder, knowledge)]
+    parts += [digest for one in tracks for digests in one.also_digests.values() for digest in digests]
     parts += [predict.model_dump_json(), knowledge.model_dump_json()]
     parts += [source_digest(module) for module in (tasks.predictors, tasks.knowledge, tasks.comparison)]
     if answer.engine != "none":

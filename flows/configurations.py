@@ -8,13 +8,10 @@ from functools import cached_property
 
 from flows.options import PredictorOptions
 from storage.errors import InputError
-from tasks.predictors.registry import PREDICTORS, make_predictor
+from tasks.predictors.registry import NETWORKS, PREDICTORS, SEEDED, make_predictor
 
 #: Grid of Wu et al. 2025 for the networks.
 LAYERS, HIDDEN = (1, 2, 4, 8), (64, 128, 256)
-NETWORKS = ("mlp", "gat")
-#: Predictors whose outcome depends on the seed; the others are fitted once.
-SEEDED = frozenset({"mlp", "gat", "stack", "ensemble", "gears"})
 
 Value = str | int | float | bool
 

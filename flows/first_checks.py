@@ -1,14 +1,27 @@
-"""What can be known of a screen in the first second, before its file is read whole."""
+"""What can be known of a job's inputs in the first second, before anything is computed."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from flows.configurations import parsed_settings
+from flows.enrich_stages import check_clusters
 from flows.label_stages import EMBEDDED_KEYS, EMBEDDED_NAME, check_test
-from flows.options import ExpressionOptions, GeneSetOptions, ScreenOptions
+from flows.language_model import check_answer_options
+from flows.options import (
+    AnswerOptions,
+    ExpressionOptions,
+    GeneSetOptions,
+    KnowledgeOptions,
+    PredictorOptions,
+    ScreenOptions,
+)
+from flows.records import LabelSet
 from flows.set_stages import check_gene_sets
 from storage.errors import InputError
+from storage.gene_sets import read_gene_sets
 from storage.h5ad import H5adFile
+from tasks.knowledge.read import knowledge_files
 from tasks.screens.checks import read_cells
 
 
@@ -37,3 +50,39 @@ def check_screen(screen: ScreenOptions, expression: ExpressionOptions, sets: Gen
             problems += [f"{error.subject}: {problem}" for problem in error.problems]
     if problems:
         raise InputError(f"screen {Path(screen.screen).stem}", problems)
+
+
+def check_inputs(
+    labels: tuple[str, ...],
+    screen: ScreenOptions,
+    knowledge: KnowledgeOptions,
+    answer: AnswerOptions = AnswerOptions(),
+    predict: PredictorOptions = PredictorOptions(),
+) -> None:
+    """Find what is wrong with the inputs before anything is computed, all of it in one message."""
+    problems = check_answer_options(answer) + check_clusters(answer)
+    try:
+        parsed_settings(predict.settings)
+    except InputError as error:
+        problems += error.problems
+    for stem in (*labels, *predict.also):
+        try:
+            LabelSet.of_stem(stem)
+        except InputError as error:
+            problems += [f"{error.subject}: {problem}" for problem in error.problems]
+    if knowledge.knowledge is not None:
+        try:
+            knowledge_files(Path(knowledge.knowledge), noncommercial=knowledge.noncommercial)
+        except InputError as error:
+            problems += [f"{error.subject}: {problem}" for problem in error.problems]
+    elif labels or screen.screen != "embedded":
+        problems.append("--knowledge is needed: a store of pqa knowledge, or a folder with edges_*.parquet")
+    if knowledge.set_members is not None:
+        try:
+            read_gene_sets(knowledge.set_members)
+        except InputError as error:
+            problems += [f"{error.subject}: {problem}" for problem in error.problems]
+    if not labels and screen.screen != "embedded" and not Path(screen.screen).is_file():
+        problems.append(f"{screen.screen}: no such file")
+    if problems:
+        raise InputError("benchmark", problems)

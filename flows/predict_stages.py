@@ -23,7 +23,8 @@ from tasks.comparison.intervals import bootstrap_auroc
 from tasks.comparison.metrics import auroc_per_gene, join_predictions, score_summary
 from tasks.knowledge.read import knowledge_files
 from tasks.knowledge.sources.parquet_tables import TEXT_TABLE
-from tasks.predictors.fitting import ON_DEVICE, ON_EXPRESSION, FitRequest, Report, fit_to_folder
+from tasks.predictors.fitting import FitRequest, Report, fit_to_folder
+from tasks.predictors.registry import ON_DEVICE, ON_EXPRESSION
 from tasks.predictors.text_embeddings import DEFAULT_MODEL, TFIDF, find_model
 
 

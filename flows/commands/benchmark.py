@@ -9,10 +9,11 @@ from argparse import Namespace
 from pathlib import Path
 
 from flows.arguments import read_options
-from flows.benchmark import Compared, check_inputs, run_benchmark
+from flows.benchmark import Compared, run_benchmark
 from flows.commands.printing import print_json
 from flows.compare_stages import leaderboards_of
 from flows.environment import shorten_user_errors
+from flows.first_checks import check_inputs
 from flows.options import BenchmarkOptions
 from flows.prefect_server import prefect_server
 from flows.records import TASK_TITLES

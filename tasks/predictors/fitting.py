@@ -17,7 +17,7 @@ from storage.tables import read_labels, write_table
 from tasks.knowledge.graph import KnowledgeGraph
 from tasks.knowledge.read import read_knowledge
 from tasks.predictors.protocol import OWN, Context, Predictor
-from tasks.predictors.registry import make_predictor
+from tasks.predictors.registry import ON_DEVICE, make_predictor
 from tasks.predictors.resources import resources
 from tasks.predictors.validation import validation_figures, validation_scores
 
@@ -25,11 +25,6 @@ log = logging.getLogger(__name__)
 
 #: Told a unit's name, how many are done, and of how many.
 Report = Callable[[str, int, int], None]
-
-#: Predictors that can be trained on a GPU.
-ON_DEVICE = frozenset({"gat", "mlp", "gears"})
-#: Predictors that learn from the cells of a screen.
-ON_EXPRESSION = frozenset({"gears"})
 
 
 @dataclass(frozen=True)

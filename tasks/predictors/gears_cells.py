@@ -64,7 +64,8 @@ def read_training_cells(
     Parameters
     ----------
     columns
-        ``perturbation_key``, ``control`` and ``gene_key``, as in `read_cells`.
+        ``perturbation_key``, ``control``, ``gene_key`` and ``only`` as in `read_cells`; ``layer`` that holds
+        the counts.
     perts
         The training perturbations. Those with fewer than two cells are left out.
     genes
@@ -77,9 +78,9 @@ def read_training_cells(
     InputError
         If the screen is not one of raw counts, or has none of the perturbations or genes.
     """
-    names = {"perturbation_key": "perturbation", "control": "non-targeting", "gene_key": None}
-    names = {name: columns.get(name) or default for name, default in names.items()}
-    with H5adFile(path) as file:
+    usual = {"perturbation_key": "perturbation", "control": "non-targeting", "gene_key": None, "only": None}
+    names = {name: columns.get(name) or default for name, default in usual.items()}
+    with H5adFile(path, layer=columns.get("layer")) as file:
         table, measured = read_cells(file, **names)
         chosen, measured = _draw(table.frame, perts, most_cells, most_controls, seed), measured.astype(str)
         _raise(path, _problems(chosen, measured, perts, genes))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import ClassVar, Self
 
 import numpy as np
 import pandas as pd
 
-from storage.errors import InputError
 from tasks.predictors.arrays import options_from_state, options_state
 from tasks.predictors.gene_kernels import ALL, GeneKernels
+from tasks.predictors.given_options import with_options
 from tasks.predictors.kernel_ridge import RidgeOptions
 from tasks.predictors.line_models import LineModels
 from tasks.predictors.lines import LineKernels, by_line
@@ -58,13 +58,9 @@ class KernelPredictor:
         sources: str = f"{ALL},string",
         **ridge: float,
     ):
-        unknown = sorted(set(ridge) - set(asdict(RidgeOptions())))
-        if unknown:
-            allowed = ", ".join(asdict(RidgeOptions()))
-            raise InputError("kernel", [f"unknown options {', '.join(unknown)}; allowed are {allowed}"])
         self.other_line, self.gene_strength = float(other_line), float(gene_strength)
         self.n_factors, self.sources = int(n_factors), sources
-        self.ridge = replace(RidgeOptions(), **ridge)
+        self.ridge = with_options(self.name, ridge, RidgeOptions())
         self.history: list[dict[str, float]] = []
         self._kernels: LineKernels | None = None
         self._models: dict[str, LineModels] = {}

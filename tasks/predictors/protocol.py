@@ -45,7 +45,8 @@ class Context:
     expression
         The line's screen as h5ad with raw counts, where it is at hand.
     screen_columns
-        What the screen's columns are called: ``perturbation_key``, ``control``, ``batch_key``, ``gene_key``.
+        What the screen's columns are called and which of its cells count: ``perturbation_key``, ``control``,
+        ``gene_key``, ``layer``, ``only``, as in the options of a screen.
     """
 
     knowledge: KnowledgeGraph

@@ -31,6 +31,15 @@ PREDICTORS: dict[str, type] = {
     )
 }
 
+#: Networks of the published grid.
+NETWORKS = ("mlp", "gat")
+#: Predictors that can be trained on a GPU.
+ON_DEVICE = frozenset({"mlp", "gat", "gears"})
+#: Predictors that learn from the cells of a screen.
+ON_EXPRESSION = frozenset({"gears"})
+#: Predictors whose outcome depends on the seed; the others are fitted once.
+SEEDED = frozenset({"stack", "ensemble", "mlp", "gat", "gears"})
+
 
 def make_predictor(name: str, **options) -> Predictor:
     """Build an unfitted predictor.

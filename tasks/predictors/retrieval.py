@@ -11,6 +11,7 @@ import pandas as pd
 
 from storage.errors import InputError
 from tasks.predictors.arrays import options_from_state, options_state
+from tasks.predictors.given_options import unknown_options
 from tasks.predictors.observations import Observations
 from tasks.predictors.protocol import TASKS, Context, checked_tables, checked_task
 from tasks.predictors.sampled_retrieval import Cells, sampled_scores
@@ -61,10 +62,7 @@ class RetrievalPredictor:
         problems = []
         if form not in FORMS:
             problems.append(f"form must be one of {', '.join(FORMS)}; found {form!r}")
-        unknown = sorted(set(weights) - set(asdict(Weights())))
-        if unknown:
-            allowed = ", ".join(asdict(Weights()))
-            problems.append(f"unknown options {', '.join(unknown)}; allowed weights are {allowed}")
+        problems += unknown_options(weights, Weights())
         if problems:
             raise InputError("retrieval", problems)
         self.form, self.neighbours, self.budget = form, int(neighbours), int(budget)

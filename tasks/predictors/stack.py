@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import ClassVar, Self
 
 import numpy as np
@@ -13,6 +13,7 @@ from storage.errors import InputError
 from tasks.predictors.arrays import options_from_state, options_state
 from tasks.predictors.boosting import BoostedTrees, BoostingOptions
 from tasks.predictors.gene_kernels import ALL, GeneKernels
+from tasks.predictors.given_options import with_options
 from tasks.predictors.kernel_ridge import RidgeOptions
 from tasks.predictors.line_models import LineModels
 from tasks.predictors.lines import LineKernels, by_line
@@ -62,13 +63,9 @@ class StackPredictor:
         sources: str = f"{ALL},string",
         **trees: float,
     ):
-        unknown = sorted(set(trees) - set(asdict(BoostingOptions())))
-        if unknown:
-            allowed = ", ".join(asdict(BoostingOptions()))
-            raise InputError("stack", [f"unknown options {', '.join(unknown)}; allowed are {allowed}"])
         self.folds, self.gene_strength = int(folds), float(gene_strength)
         self.n_factors, self.sources = int(n_factors), sources
-        self.trees = replace(BoostingOptions(), **trees)
+        self.trees = with_options(self.name, trees, BoostingOptions())
         self.history: list[dict[str, float]] = []
         self._threads = 1
         self._kernels: LineKernels | None = None

@@ -59,6 +59,14 @@ def close_assistant(page) -> None:
         close.click(timeout=5000)
 
 
+def follow_summary(page, up: Up, run: str, link: str) -> None:
+    """Go where a link of a run's summary in Prefect leads."""
+    page.goto(f"{up.prefect}/runs/flow-run/{run}")
+    page.get_by_text("Artifacts", exact=True).first.click()
+    page.get_by_text("summary-small").first.click()
+    page.goto(page.get_by_role("link", name=link).get_attribute("href"))
+
+
 def compare(page, *names: str) -> None:
     """Tick runs in MLflow's list, press Compare, and wait for the chart."""
     for name in names:
@@ -128,11 +136,7 @@ def test_a_form_is_filled_in_and_its_run_shows_stages_and_tables(up: Up, page, r
 def test_two_runs_are_compared_in_mlflow(up: Up, page, run):
     small = up.start("label a screen", screen="small")
     assert up.end_of(small)["state"]["type"] == "COMPLETED"
-    page.goto(f"{up.prefect}/runs/flow-run/{small}")
-    page.get_by_text("Artifacts", exact=True).first.click()
-    page.get_by_text("summary-small").first.click()
-    link = page.get_by_role("link", name="Beside all other screens")
-    page.goto(link.get_attribute("href"))
+    follow_summary(page, up, small, "Beside all other screens")
     page.get_by_text("Model metrics").first.wait_for()
     close_assistant(page)
     page.locator(".js-plotly-plot").first.wait_for()
@@ -153,11 +157,7 @@ def test_figures_of_a_benchmark_are_on_its_runs_page(up: Up, page, compared):
 
 
 def test_predictors_are_compared_in_mlflow(up: Up, page, compared):
-    page.goto(f"{up.prefect}/runs/flow-run/{compared['id']}")
-    page.get_by_text("Artifacts", exact=True).first.click()
-    page.get_by_text("summary-small").first.click()
-    link = page.get_by_role("link", name="Predictors side by side, task de")
-    page.goto(link.get_attribute("href"))
+    follow_summary(page, up, compared["id"], "Predictors side by side, task de")
     page.get_by_text("retrieval de").first.wait_for()
     close_assistant(page)
     compare(page, "retrieval de", "gat de", "prior de")

@@ -90,9 +90,9 @@ def context_of(path, **more):
     return Context(knowledge(), seed=2, threads=1, expression=path, **more)
 
 
-def read(path, **more):
+def read(path, columns=None, **more):
     options = {"most_cells": 5, "most_controls": 20, "most_genes": 12, "seed": 4} | more
-    columns = {"perturbation_key": "perturbation", "control": CONTROL}
+    columns = {"perturbation_key": "perturbation", "control": CONTROL} | (columns or {})
     return read_training_cells(path, columns, ["g01", "g02", "absent"], ["m20", "m21", "nowhere"], **options)
 
 
@@ -147,6 +147,23 @@ def test_cells_of_other_perturbations_change_nothing(tmp_path):
     poisoned[names == "g01"] += 1
     changed = read(write_screen(tmp_path / "c.h5ad", poisoned, names, genes=MEASURED))
     assert changed.expression.toarray().tobytes() != before.expression.toarray().tobytes()
+
+
+def test_layer_and_cells_are_those_that_the_labels_were_made_of(tmp_path):
+    counts, names = cells_of_all()
+    before = read(write_screen(tmp_path / "a.h5ad", counts, names, genes=MEASURED))
+    # The same screen with normalised values as X, and as many cells again of another library.
+    path = write_screen(
+        tmp_path / "b.h5ad",
+        np.log1p(np.vstack([counts, counts])),
+        [*names, *names],
+        genes=MEASURED,
+        layers={"counts": np.vstack([counts, counts + 1])},
+        library=["one"] * len(names) + ["two"] * len(names),
+    )
+    after = read(path, {"layer": "counts", "only": "library=one"})
+    assert after.expression.toarray().tobytes() == before.expression.toarray().tobytes()
+    assert after.perts.tolist() == before.perts.tolist()
 
 
 def test_screens_that_do_not_fit_are_refused(tmp_path):
