@@ -13,7 +13,7 @@ import contextlib
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -77,17 +77,21 @@ class ScreenWriter:
         self._starts: list[np.ndarray] = []
         self._tile_cells: list[int] = []
 
-    def append(self, starts: np.ndarray, gaps: np.ndarray, counts: np.ndarray, *, n_cells: int) -> None:
+    def append(
+        self, starts: np.ndarray, pieces: Iterable[tuple[np.ndarray, np.ndarray]], *, n_cells: int
+    ) -> None:
         """Append one tile: values sorted by gene then cell, ``starts`` int64 of (n_genes + 1,).
 
-        ``gaps`` and ``counts`` are copied; the caller may use them again.
+        ``pieces`` are the values' gaps and counts, one piece after the other. They are copied; the caller may
+        use the arrays again.
         """
         if n_cells > TILE_CELLS:
             raise ValueError(f"a tile holds at most {TILE_CELLS} cells, got {n_cells}")
         self._starts.append(starts + self._counts.length)
         self._tile_cells.append(n_cells)
-        self._counts.append(counts)
-        self._gaps.append(gaps)
+        for gaps, counts in pieces:
+            self._gaps.append(gaps)
+            self._counts.append(counts)
 
     def close(self, cells: pd.DataFrame) -> None:
         """Finish the store with the table of cells (one row a cell, plain and categorical columns)."""

@@ -108,9 +108,9 @@ def _test_span(
         filled = np.cumsum(lengths[first : span[1]])
         last = first + max(1, int(np.searchsorted(filled, room, side="right")))
         gene_starts = np.concatenate([[0], filled[: last - first]])
-        cursor = np.zeros((last, 2), np.int64)
-        cursor[first:, 0] = gene_starts[:-1]
-        lay_out_panel(starts, at, counts.indices, counts.data, last, False, cursor, cells, values)
+        cursor = np.zeros(last, np.int64)
+        cursor[first:] = gene_starts[:-1]
+        lay_out_panel(starts, at, counts.indices, counts.data, last, cursor, cells, values)
         used = slice(0, gene_starts[-1])
         block = (gene_starts, cells[used], values[used])
         part = _tested(groups, *rank_sum_block(*block, groups.group, groups.library, groups.sizes))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import collections
+from collections.abc import Iterator
+from concurrent.futures import Executor
+
 import numpy as np
 from numba import njit
 
@@ -13,6 +17,10 @@ FINE, UNORDERED, TOO_LARGE, FAULTY = range(4)
 #: Genes laid out at once: few enough that the places written to stay within reach of the processor's
 #: address cache (all 8,500 at once took twice as long).
 PANEL_GENES = 512
+#: A tile has fewer rows than 2 to this power, and the places of its values fit beside one in 64 bits.
+ROW_BITS = 24
+#: Panels laid out while one is written.
+AHEAD = 2
 
 
 @njit(cache=True, nogil=True)
@@ -47,6 +55,32 @@ def check_counts(values):
     return not_finite, negative, fractional, largest
 
 
+# The two loops below, and those that copy a row, are written so that the processor takes several values at
+# once: over places, not over values, and with nothing that depends on the value before.
+
+
+@njit(cache=True, nogil=True)
+def _looked_over(values, limit):
+    """`FINE`, `TOO_LARGE` (``limit`` or above) or `FAULTY`, the worst of all; and whether there are zeros."""
+    faulty, too_large, zeros = False, False, False
+    for entry in range(len(values)):
+        value = values[entry]
+        faulty |= not ((value >= 0) & (value == np.floor(value)))
+        # Infinity is too large as well, and found out where nothing else is.
+        too_large |= value >= limit
+        zeros |= value == 0
+    return FAULTY if faulty else TOO_LARGE if too_large else FINE, zeros
+
+
+@njit(cache=True, nogil=True)
+def _out_of_order(columns):
+    """1 unless a row's genes are ascending, else 0."""
+    found = np.uint32(0)
+    for entry in range(1, len(columns)):
+        found |= np.uint32(columns[entry] <= columns[entry - 1])
+    return found
+
+
 @njit(cache=True, nogil=True)
 def pack_sparse(starts, columns, values, keep, at, genes, counts, ends, library, lengths):
     """Append the kept rows of a CSR block, zeros left out, to a tile's ``genes`` and ``counts``.
@@ -69,67 +103,78 @@ def pack_sparse(starts, columns, values, keep, at, genes, counts, ends, library,
     Returns
     -------
     int, int
-        The position behind the last value, and `FINE`, `UNORDERED`, `TOO_LARGE` or `FAULTY`. What was
-        appended is of no use unless `FINE`, and ``lengths`` neither.
+        The position behind the last value, and `FINE`, `UNORDERED`, `TOO_LARGE` or `FAULTY`, the worst of
+        all kept rows. What was appended is of no use unless `FINE`, and ``lengths`` neither.
     """
-    most = np.float64(np.iinfo(counts.dtype).max)
-    position, row_out = np.uint64(at), 0
-    unordered, too_large, faulty = False, False, False
+    limit = np.float32(np.float64(np.iinfo(counts.dtype).max) + 1)
+    position, row_out, verdict = at, 0, FINE
     for row in range(len(keep)):
         if not keep[row]:
             continue
-        total, last = 0, -1
-        for entry in range(np.uint64(starts[row]), np.uint64(starts[row + 1])):
-            gene, number = np.int64(columns[entry]), np.float64(values[entry])
-            whole = (number >= 0) & (number == np.floor(number)) & (number < np.inf)
-            faulty |= not whole
-            too_large |= number > most
-            unordered |= gene <= last
-            last = gene
-            count = np.int64(number)
-            genes[position] = gene
-            counts[position] = count
-            filled = count != 0
-            lengths[np.uint64(gene)] += filled
-            position += np.uint64(filled)
-            total += count
+        given, where = values[starts[row] : starts[row + 1]], columns[starts[row] : starts[row + 1]]
+        worst, zeros = _looked_over(given, limit)
+        verdict = max(verdict, worst, UNORDERED * _out_of_order(where))
+        if verdict != FINE:
+            continue
+        first = position
+        if zeros:
+            for entry in range(len(given)):
+                genes[position] = where[entry]
+                counts[position] = given[entry]
+                position += given[entry] != 0
+        else:
+            position += len(given)
+            # Numba would look for overlaps of whole arrays once an entry: the row's own part is enough.
+            genes_out, counts_out = genes[first:position], counts[first:position]
+            for entry in range(len(given)):
+                genes_out[entry] = where[entry]
+            for entry in range(len(given)):
+                counts_out[entry] = given[entry]
+        library[row_out] = _tally(genes[first:position], counts[first:position], lengths)
         ends[row_out] = position
-        library[row_out] = total
         row_out += 1
-    return np.int64(position), FAULTY if faulty else TOO_LARGE if too_large else UNORDERED * unordered
+    return position, verdict
 
 
 @njit(cache=True, nogil=True)
 def pack_dense(block, keep, at, genes, counts, ends, library, lengths):
     """Append the non-zeros of the kept rows of a dense block; see `pack_sparse`."""
-    most = np.float64(np.iinfo(counts.dtype).max)
-    position, row_out = np.uint64(at), 0
-    too_large, faulty = False, False
+    limit = np.float32(np.float64(np.iinfo(counts.dtype).max) + 1)
+    position, row_out, verdict = np.uint64(at), 0, FINE
     for row in range(len(keep)):
         if not keep[row]:
             continue
-        total = 0
-        for gene in range(np.uint64(block.shape[1])):
-            number = np.float64(block[row, gene])
-            whole = (number >= 0) & (number == np.floor(number)) & (number < np.inf)
-            faulty |= not whole
-            too_large |= number > most
-            count = np.int64(number)
+        given = block[row]
+        verdict = max(verdict, _looked_over(given, limit)[0])
+        if verdict != FINE:
+            continue
+        first = position
+        # Two loops of little work each take half as long as one: zeros are half or more of the values.
+        for gene in range(np.uint64(len(given))):
             genes[position] = gene
-            counts[position] = count
-            filled = count != 0
-            lengths[gene] += filled
-            position += np.uint64(filled)
-            total += count
+            position += np.uint64(given[gene] != 0)
+        for entry in range(first, position):
+            counts[entry] = given[genes[entry]]
+        library[row_out] = _tally(genes[first:position], counts[first:position], lengths)
         ends[row_out] = position
-        library[row_out] = total
         row_out += 1
-    return np.int64(position), FAULTY if faulty else TOO_LARGE * too_large
+    return np.int64(position), verdict
 
 
 @njit(cache=True, nogil=True)
-def lay_out_panel(starts, at, genes, values, last_gene, relative, cursor, rows_out, values_out):
-    """Write a panel of consecutive genes of a CSR matrix in gene-major order.
+def _tally(genes, counts, lengths):
+    """Count a row's values to their genes; gives the row's sum."""
+    for gene in genes:
+        lengths[np.uint64(gene)] += 1
+    total = 0
+    for count in counts:
+        total += count
+    return total
+
+
+@njit(cache=True, nogil=True)
+def lay_out_panel(starts, at, genes, values, last_gene, cursor, rows_out, values_out):
+    """Write a panel of consecutive genes of a CSR matrix in gene-major order, zeros left out.
 
     Parameters
     ----------
@@ -139,52 +184,79 @@ def lay_out_panel(starts, at, genes, values, last_gene, relative, cursor, rows_o
         int64 (n_rows,): each row's first value not yet written; moved on in place to ``last_gene``.
     last_gene
         End of the panel.
-    relative
-        Whether to write rows as the difference to the gene's row before, or as they are.
     cursor
-        int64 (n_genes, 2): where each gene's next value goes, and its row before (0 at first); moved on in
-        place.
+        int64 (n_genes,): where each gene's next value goes; moved on in place.
     """
     for row in range(np.uint64(len(starts) - 1)):
         entry, end = np.uint64(at[row]), np.uint64(starts[row + np.uint64(1)])
         while entry < end and genes[entry] < last_gene:
             if values[entry] != 0:
                 gene = np.uint64(genes[entry])
-                place = np.uint64(cursor[gene, 0])
-                rows_out[place] = np.int64(row) - cursor[gene, 1]
+                place = np.uint64(cursor[gene])
+                rows_out[place] = row
                 values_out[place] = values[entry]
-                cursor[gene, 0] += 1
-                if relative:
-                    cursor[gene, 1] = row
+                cursor[gene] += 1
             entry += np.uint64(1)
         at[row] = entry
 
 
-def lay_out(starts, genes, values, lengths, *, rows_out, values_out) -> np.ndarray:
-    """Turn a tile of packed rows into gene-major order, rows as differences within a gene.
+@njit(cache=True, nogil=True)
+def _lay_out_gaps(starts, at, genes, counts, first_gene, cursor, gaps_out, counts_out):
+    """`lay_out_panel` for a tile without zeros, rows as differences within a gene.
+
+    ``at`` stays as it is. ``cursor``, uint64 (n_genes in the panel,), holds a gene's next place and, in its
+    lowest `ROW_BITS`, the row before: one number to read and write a value in place of two.
+    """
+    bits, mask = np.uint64(ROW_BITS), np.uint64((1 << ROW_BITS) - 1)
+    first, n_genes = np.uint64(first_gene), np.uint64(len(cursor))
+    for row in range(np.uint64(len(starts) - 1)):
+        entry, end = np.uint64(at[row]), np.uint64(starts[row + np.uint64(1)])
+        while entry < end:
+            gene = np.uint64(genes[entry]) - first
+            if gene >= n_genes:
+                break
+            place, before = cursor[gene] >> bits, cursor[gene] & mask
+            gaps_out[place] = np.uint64(row) - before
+            counts_out[place] = counts[entry]
+            cursor[gene] = ((place + np.uint64(1)) << bits) | np.uint64(row)
+            entry += np.uint64(1)
+
+
+def lay_out(starts, genes, counts, gene_starts, *, pool: Executor) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Turn a tile of packed rows into gene-major order.
 
     Parameters
     ----------
-    starts, genes, values
-        The packed rows, CSR.
-    lengths
-        int64 (n_genes,): values of each gene.
-    rows_out, values_out
-        Filled up to the number of values.
-
-    Returns
-    -------
-    ndarray
+    starts, genes, counts
+        The packed rows, CSR without zeros.
+    gene_starts
         int64 (n_genes + 1,): where each gene's values begin.
+    pool
+        Whose threads lay out the panels to come.
+
+    Yields
+    ------
+    ndarray, ndarray
+        Of one panel of genes after the other: uint16 differences of a value's row to the gene's row before,
+        and the counts.
     """
-    n_genes = len(lengths)
-    gene_starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    cursor = np.stack([gene_starts[:-1], np.zeros(n_genes, np.int64)], axis=1)
-    at = starts[:-1].copy()
+    n_genes = len(gene_starts) - 1
+
+    def lay_out_genes(first: int) -> tuple[np.ndarray, np.ndarray]:
+        own = gene_starts[first : first + PANEL_GENES + 1] - gene_starts[first]
+        gaps, in_order = np.empty(own[-1], np.uint16), np.empty(own[-1], counts.dtype)
+        cursor = own[:-1].astype(np.uint64) << np.uint64(ROW_BITS)
+        at = first_entries(starts, genes, first)
+        _lay_out_gaps(starts, at, genes, counts, first, cursor, gaps, in_order)
+        return gaps, in_order
+
+    coming = collections.deque()
     for first in range(0, n_genes, PANEL_GENES):
-        last = min(first + PANEL_GENES, n_genes)
-        lay_out_panel(starts, at, genes, values, last, True, cursor, rows_out, values_out)
-    return gene_starts
+        coming.append(pool.submit(lay_out_genes, first))
+        if len(coming) > AHEAD:
+            yield coming.popleft().result()
+    while coming:
+        yield coming.popleft().result()
 
 
 @njit(cache=True, nogil=True)

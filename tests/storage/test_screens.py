@@ -132,9 +132,8 @@ def test_a_larger_screen_is_a_few_dozen_files_and_small(tmp_path):
         rows = np.sort(rng.integers(0, n_cells, (n_genes, n_cells * per_cell // n_genes)), axis=1)
         counts = rng.geometric(0.6, rows.size).astype(np.uint16)
         starts = np.arange(n_genes + 1) * rows.shape[1]
-        writer.append(
-            starts, np.diff(rows, axis=1, prepend=0).ravel().astype(np.uint16), counts, n_cells=n_cells
-        )
+        gaps = np.diff(rows, axis=1, prepend=0).ravel().astype(np.uint16)
+        writer.append(starts, [(gaps, counts)], n_cells=n_cells)
         tiles.append((rows, counts.reshape(rows.shape)))
     writer.close(pd.DataFrame({"library_size": np.zeros(43_000, np.int64)}))
     files = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
@@ -153,7 +152,7 @@ def test_a_tile_of_too_many_cells_is_refused(tmp_path):
     writer = ScreenWriter(tmp_path / "store", genes=np.array(["g"]), dtype=np.uint16)
     empty = np.empty(0, np.uint16)
     with pytest.raises(ValueError, match="at most 65536 cells"):
-        writer.append(np.zeros(2, np.int64), empty, empty, n_cells=65_537)
+        writer.append(np.zeros(2, np.int64), [(empty, empty)], n_cells=65_537)
 
 
 @pytest.mark.parametrize("what", ["missing", "empty folder", "file", "other zarr"])
@@ -185,7 +184,7 @@ def test_threads_that_read_leave_zarr_s_settings_alone(tmp_path):
     """A store's bytes must not depend on who else in the process reads one."""
     before = dict(zarr.config.config["codec_pipeline"])
     writer = ScreenWriter(tmp_path / "s.zarr", genes=np.array(["a"]), dtype=np.uint16)
-    writer.append(np.array([0, 1]), np.array([0], np.uint16), np.array([3], np.uint16), n_cells=1)
+    writer.append(np.array([0, 1]), [(np.array([0], np.uint16), np.array([3], np.uint16))], n_cells=1)
     writer.close(pd.DataFrame({"library_size": [3]}))
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: Screen(tmp_path / "s.zarr").read_genes(0, 1), range(200)))
