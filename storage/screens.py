@@ -17,14 +17,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import zarr
 from numba import njit
 from zarr.codecs import BloscCodec
 
 from storage.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TILE_CELLS = 65_536
 #: Values a compressed chunk: a block of genes is one slice a tile, of which whole chunks are unpacked.
@@ -95,6 +98,8 @@ class ScreenWriter:
 
     def close(self, cells: pd.DataFrame) -> None:
         """Finish the store with the table of cells (one row a cell, plain and categorical columns)."""
+        import pandas as pd
+
         self._counts.close()
         self._gaps.close()
         starts = np.array(self._starts, np.int64).reshape(-1, len(self._genes) + 1)
@@ -168,6 +173,10 @@ class Screen:
 
     def cells(self, *columns: str) -> pd.DataFrame:
         """The table of cells, whole or some of its columns; categories come back as categoricals."""
+        # Imported where it is used: a worker that tests genes does without it, and starts in two thirds of
+        # the time.
+        import pandas as pd
+
         group = self._root["cells"]
         table = {}
         for name in columns or sorted(group.array_keys()):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class CellGroups:
 
     def within(self, batches: pd.Series) -> CellGroups:
         """The same groups, to be compared within batches only."""
-        return replace(self, stratum=pd.factorize(batches.astype(str), sort=True)[0].astype(np.int32))
+        strata = batches.astype(str).astype("category").cat.codes
+        return replace(self, stratum=strata.to_numpy(np.int32))
 
     def sizes_by_stratum(self) -> np.ndarray:
         """Cells of each group in each batch, int64 (n_strata, n + 1)."""
@@ -65,7 +69,7 @@ def perturbation_groups(
     normalise
         ``library``: ranked value = UMI count / library size; ``none``: the count itself.
     """
-    codes = pd.Categorical(cells["perturbation"], categories=list(perturbations)).codes.astype(np.int32)
+    codes = cells["perturbation"].cat.set_categories(list(perturbations)).cat.codes.to_numpy(np.int32)
     group = np.where(cells["control"], len(perturbations), codes)
     return CellGroups.make(perturbations, np.where(usable, group, -1), _divisor(cells, normalise))
 

@@ -166,8 +166,9 @@ def workers(arguments: argparse.Namespace) -> list[str]:
     rows = {name: medians("scaling", name, str(screen), runs=arguments.runs) for name in scaling.CONTENDERS}
     one, two = (rows[name] for name in ("1 worker", "2 workers"))
     return [
-        f"- A fresh process has tested its first two genes after {rows['cold start']['wall_s']:.1f} s "
-        "(imports, store opened, compiled kernels from their cache on disk).",
+        f"- A fresh worker process has tested its first two genes after {rows['cold start']['wall_s']:.1f} s "
+        "(imports, store opened, compiled kernels from their cache on disk; its groups of cells are given, "
+        "as Dask gives them).",
         f"- Tests of all genes on one Dask worker process of one thread: {one['tested_s']:.1f} s, on two: "
         f"{two['tested_s']:.1f} s; {one['tested_s'] / two['tested_s']:.2f} times as fast.",
         f"- The same with the one Parquet table, which one process writes: {one['wall_s']:.1f} s and "

@@ -17,7 +17,7 @@ import numpy as np
 from flows.dask_cluster import dask_client
 from storage.screens import Screen
 from tasks.expression.compare import compare_expression
-from tasks.expression.groups import perturbation_groups
+from tasks.expression.groups import CellGroups, perturbation_groups
 from tasks.expression.pseudobulk import pseudobulk
 from tasks.screens.ingest import ingest_screen
 from tests.benchmarks.data import CONTROL, small_part
@@ -76,10 +76,7 @@ def tests(path: Path) -> Figures:
 
 def test_store(path: Path, client) -> Figures:
     """Rank-sum tests of a store on a Dask client, from the first block on."""
-    store, blocks = _store(path), path.with_name("blocks")
-    cells = Screen(store).cells()
-    names = [name for name in cells["perturbation"].cat.categories if name != CONTROL]
-    groups = perturbation_groups(cells, names, usable=np.ones(len(cells), bool))
+    store, blocks, groups = _store(path), path.with_name("blocks"), groups_of(_store(path))
     shutil.rmtree(blocks, ignore_errors=True)
     table, tested, begun = path.with_name("tests.parquet"), [], time.perf_counter()
 
@@ -91,6 +88,13 @@ def test_store(path: Path, client) -> Figures:
     result = measured(lambda: compare_expression(store, groups, blocks, table, **options))
     shutil.rmtree(blocks)
     return result | {"tested_s": tested[0], "values": float(Screen(store).values_per_gene.sum())}
+
+
+def groups_of(store: Path) -> CellGroups:
+    """All perturbations of a store, all cells usable."""
+    cells = Screen(store).cells()
+    names = [name for name in cells["perturbation"].cat.categories if name != CONTROL]
+    return perturbation_groups(cells, names, usable=np.ones(len(cells), bool))
 
 
 def sum_profiles(path: Path) -> Figures:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,3 +80,10 @@ def test_importing_a_module_computes_nothing(path):
         else:
             fine = isinstance(node, allowed)
         assert fine, f"{name_of(path)}:{node.lineno}: {text.splitlines()[0]}"
+
+
+def test_a_worker_that_tests_genes_starts_without_pandas():
+    """It would spend a third of its start on what it never uses."""
+    asked = "import sys, tasks.expression.blocks; print({'pandas', 'pyarrow', 'anndata'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout == "set()\n"
