@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -58,8 +59,9 @@ def features_of(pairs: pd.DataFrame, models: LineModels, kernels: LineKernels) -
     asked = Asked.build(pairs)
     learnt = models.taught(kernels, asked.perts)
     features = own_features(asked, models.own, kernels, learnt) | pair_features(asked, kernels.kernels)
-    for at, line in enumerate(models.others):
-        features |= {f"line{at}_{name}": x for name, x in other_features(asked, line, kernels).items()}
+    if models.others:
+        by_line = [other_features(asked, line, kernels) for line in models.others]
+        features |= features_of_lines(features["ridge"], by_line)
     columns = {name: np.asarray(values, dtype=np.float32) for name, values in features.items()}
     return pd.DataFrame(columns, index=pairs.index)
 
@@ -160,6 +162,28 @@ def other_features(asked: Asked, line: Line, kernels: LineKernels) -> dict[str, 
         seen = observations.observed[pert[both], place[both]] > 0
         label = observations.labels[pert[both], place[both]]
         features["outcome"][both] = np.where(seen, label, np.nan)
+    return features
+
+
+def features_of_lines(
+    ridge: np.ndarray, by_line: Sequence[Mapping[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """Features from each other line, and from all of them together.
+
+    A tree asks one line at a time, and a pair was observed in few of them: together they say more.
+    """
+    features = {f"line{at}_{name}": x for at, line in enumerate(by_line) for name, x in line.items()}
+    together = {name: np.stack([line[name] for line in by_line]) for name in by_line[0]}
+    for name in ("ridge", "ridge_strength", "rate", "response", "outcome"):
+        known = ~np.isnan(together[name])
+        count, total = known.sum(axis=0), np.where(known, together[name], 0).sum(axis=0)
+        features[f"lines_{name}"] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        if name in ("response", "outcome"):
+            features |= {f"lines_{name}_count": count, f"lines_{name}_sum": total}
+    features["lines_ridge_least"] = together["ridge"].min(axis=0)
+    features["lines_ridge_most"] = together["ridge"].max(axis=0)
+    features["ridge_of_all"] = ridge + together["ridge"].sum(axis=0)
+    features["lines_residual"] = np.nansum(together["outcome"] - together["rate"], axis=0)
     return features
 
 
