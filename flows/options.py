@@ -128,6 +128,12 @@ class PredictCommandOptions(Options):
     )
     control: str = Field("non-targeting", title="Control name", description="In that column.")
     gene_key: str | None = Field(None, title="Gene name column", description="Of the screen's var.")
+    layer: str | None = Field(None, title="Layer", description="Of the screen, with raw counts; empty: X.")
+    only: str | None = Field(
+        None,
+        title="Only these cells",
+        description="column=value of the screen's obs: learn from these cells.",
+    )
     also: tuple[Path, ...] = Field((), title="Also", description="Other lines' label tables to learn from.")
     task: Literal["de", "dir"] | None = Field(
         None,

@@ -45,7 +45,7 @@ def run(arguments: Namespace) -> None:
 
 
 def _columns(options: PredictCommandOptions) -> dict[str, str]:
-    names = options.model_dump(include={"perturbation_key", "control", "gene_key"})
+    names = options.model_dump(include={"perturbation_key", "control", "gene_key", "layer", "only"})
     return {name: value for name, value in names.items() if value is not None}
 
 
