@@ -124,7 +124,7 @@ def pack_sparse(starts, columns, values, keep, at, genes, counts, ends, library,
                 position += given[entry] != 0
         else:
             position += len(given)
-            # Numba would look for overlaps of whole arrays once an entry: the row's own part is enough.
+            # The row's own part, of which the processor copies several values at once.
             genes_out, counts_out = genes[first:position], counts[first:position]
             for entry in range(len(given)):
                 genes_out[entry] = where[entry]
