@@ -13,6 +13,7 @@ from flows.answer_steps import ask_listed, material_of, predictor_name
 from flows.language_model import LanguageModel, key_from_secret
 from flows.options import AnswerOptions, KnowledgeOptions, PredictorOptions, RunOptions
 from flows.predict_stages import scorable, score_stage
+from flows.reasons import reason_of
 from flows.records import LabelSet, Place
 from flows.retrieve_observations import retrieve_observations
 from flows.summarise_genes import summarise_genes
@@ -95,7 +96,7 @@ def answer_questions(
                 place, labels, variant, material, observations, model, predict, return_state=True
             )
             if not state.is_completed():
-                failed[name] = state.message or "failed"
+                failed[name] = reason_of(state)
                 continue
             predictions[name], scores[name], counted = state.result()
             track_answers(

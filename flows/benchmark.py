@@ -37,6 +37,7 @@ from flows.options import (
     ScreenOptions,
 )
 from flows.predict_stages import knowledge_digest
+from flows.reasons import reason_of
 from flows.records import ACROSS, TASK_TITLES, WITHIN, LabelSet, Place, ScreenRecords
 from flows.register import register_best
 from flows.reporting import (
@@ -124,7 +125,7 @@ def benchmark(
     if cluster_files(answer):
         state = enrich_gene_sets(data_sets[0][1], answer, knowledge, run, return_state=True)
         if not state.is_completed():
-            failed["names of clusters"] = state.message or "failed"
+            failed["names of clusters"] = reason_of(state)
     if failed:
         lines = "".join(f"\n  - {unit}: {why}" for unit, why in failed.items())
         each = len(configurations(predict)) * len(predict.tracks)

@@ -14,6 +14,7 @@ from flows import predict_stages as stages
 from flows.configurations import Configuration, configurations
 from flows.dask_cluster import dask_client
 from flows.options import KnowledgeOptions, PredictorOptions, RunOptions
+from flows.reasons import reason_of
 from flows.records import LabelSet, Place
 from flows.task_progress import task_progress
 from flows.track import track_predictor
@@ -135,5 +136,5 @@ def train_predictors(
                 runs = log_predictor(tracker, labels, one, record, scores, parent)
                 fits[one.row] = (*fits.get(one.row, ()), Fitted(record, scores, runs))
             else:
-                failed[f"{one.slug}{' across' if labels.also else ''}"] = future.state.message or "failed"
+                failed[f"{one.slug}{' across' if labels.also else ''}"] = reason_of(future.state)
     return Trained(fits, failed)
