@@ -19,10 +19,9 @@ from deployments.catalog import Catalog, read_catalog
 from deployments.surroundings import Surroundings
 from flows.benchmark import benchmark
 from flows.enrich_gene_sets import enrich_gene_sets
-from flows.enrich_stages import check_clusters, cluster_files
+from flows.enrich_stages import check_enrichment
 from flows.first_checks import check_inputs
 from flows.label_alone import label_and_track
-from flows.language_model import check_answer_options
 from flows.new_screens import NewScreenOptions, new_screens
 from flows.options import (
     AnswerOptions,
@@ -176,11 +175,7 @@ def name_gene_sets(
     here = Surroundings.here()
     catalog = _catalog(here)
     options, answer = _needed(knowledge, catalog), _answer(answer, catalog)
-    problems = check_answer_options(answer) + check_clusters(answer)
-    if not cluster_files(answer):
-        problems.append("no clusters are chosen: 'Clusters of perturbations' or 'Clusters of genes'")
-    if answer.summaries == "engine":
-        problems.append("summaries 'engine' is not for clusters; give a folder that holds some, or 'entries'")
+    problems = check_enrichment(answer)
     if problems:
         raise InputError("enrich gene sets", problems)
     places_artifact(here.mlflow, here.dashboard)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from flows.answer_options import AnswerOptions
-from flows.language_model import LanguageModel, Say
+from flows.language_model import LanguageModel, Say, check_answer_options
 from storage.answers import AnswerLedger, read_answers
 from storage.atomic import write_json
 from storage.errors import InputError, LedgerError
@@ -45,6 +45,19 @@ def check_clusters(options: AnswerOptions) -> list[str]:
             read_clusters(path)
         except InputError as error:
             problems += [f"{error.subject}: {problem}" for problem in error.problems]
+    return problems
+
+
+def check_enrichment(options: AnswerOptions) -> list[str]:
+    """What is wrong with a job that names clusters and nothing else, in sentences."""
+    problems = check_answer_options(options) + check_clusters(options)
+    if not cluster_files(options):
+        problems.append(
+            "no clusters are chosen: --pert-clusters or --gene-clusters; in the form 'Clusters of "
+            "perturbations' or 'Clusters of genes'"
+        )
+    if options.summaries == "engine":
+        problems.append("summaries 'engine' is not for clusters; give a folder that holds some, or 'entries'")
     return problems
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from flows.answer_steps import material_of
 from flows.arguments import read_options
 from flows.commands.printing import print_json
-from flows.enrich_stages import check_clusters, cluster_files, name_clusters
-from flows.language_model import LanguageModel, check_answer_options, check_knowledge, key_from_secret
+from flows.enrich_stages import check_enrichment, name_clusters
+from flows.language_model import LanguageModel, check_knowledge, key_from_secret
 from flows.options import EnrichOptions
 from flows.progress import progress_of
 from storage.errors import InputError
@@ -20,11 +20,7 @@ def run(arguments: Namespace) -> None:
     """Name clusters by over-representation and, with an engine, by the model."""
     options = read_options(EnrichOptions, arguments)
     answer, folder = options.answer, Path(arguments.out)
-    problems = check_answer_options(answer) + check_clusters(answer) + check_knowledge(options.knowledge)
-    if not cluster_files(answer):
-        problems.append("no clusters are given: --pert-clusters FILE, --gene-clusters FILE")
-    if answer.summaries == "engine":
-        problems.append("--summaries engine is not for clusters; give the folder that pqa answer has written")
+    problems = check_enrichment(answer) + check_knowledge(options.knowledge)
     if problems:
         raise InputError("pqa enrich", problems)
     material = material_of("", Path(options.knowledge.knowledge), answer, options.knowledge)

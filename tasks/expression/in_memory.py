@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 
 import numpy as np
+from numba import njit
 from scipy import sparse
 
 from storage.errors import InputError
@@ -13,7 +14,7 @@ from tasks.expression.count_tallies import tally_sums
 from tasks.expression.groups import CellGroups
 from tasks.expression.kernels import rank_sum_block
 from tasks.expression.p_values import rank_sum_p
-from tasks.screens.tiles import check_counts, count_genes, first_entries, lay_out_panel
+from tasks.screens.tiles import check_counts, first_entries
 
 #: Values laid out by gene at once, a thread.
 PANEL_VALUES = 2_000_000
@@ -57,7 +58,7 @@ def rank_sums(counts: sparse.csr_matrix, groups: CellGroups, *, threads: int = 1
     if not counts.has_sorted_indices:
         counts = counts.sorted_indices()
     lengths = np.zeros(counts.shape[1], np.int64)
-    count_genes(counts.indices, counts.data, lengths)
+    _count_genes(counts.indices, counts.data, lengths)
     shape = (len(groups.names), counts.shape[1])
     result = RankSums(*(np.empty(shape) for _ in range(3)), np.empty((shape[0] + 1, shape[1])))
     spans = _even_spans(lengths, 4 * threads)
@@ -110,10 +111,45 @@ def _test_span(
         gene_starts = np.concatenate([[0], filled[: last - first]])
         cursor = np.zeros(last, np.int64)
         cursor[first:] = gene_starts[:-1]
-        lay_out_panel(starts, at, counts.indices, counts.data, last, cursor, cells, values)
+        _lay_out_panel(starts, at, counts.indices, counts.data, last, cursor, cells, values)
         used = slice(0, gene_starts[-1])
         block = (gene_starts, cells[used], values[used])
         part = _tested(groups, *rank_sum_block(*block, groups.group, groups.library, groups.sizes))
         for field in fields(RankSums):
             getattr(result, field.name)[:, first:last] = getattr(part, field.name)
         first = last
+
+
+@njit(cache=True, nogil=True)
+def _lay_out_panel(starts, at, genes, values, last_gene, cursor, rows_out, values_out):
+    """Write a panel of consecutive genes of a CSR matrix in gene-major order, zeros left out.
+
+    Parameters
+    ----------
+    starts, genes, values
+        CSR, genes ascending in a row.
+    at
+        int64 (n_rows,): each row's first value not yet written; moved on in place to ``last_gene``.
+    last_gene
+        End of the panel.
+    cursor
+        int64 (n_genes,): where each gene's next value goes; moved on in place.
+    """
+    for row in range(np.uint64(len(starts) - 1)):
+        entry, end = np.uint64(at[row]), np.uint64(starts[row + np.uint64(1)])
+        while entry < end and genes[entry] < last_gene:
+            if values[entry] != 0:
+                gene = np.uint64(genes[entry])
+                place = np.uint64(cursor[gene])
+                rows_out[place] = row
+                values_out[place] = values[entry]
+                cursor[gene] += 1
+            entry += np.uint64(1)
+        at[row] = entry
+
+
+@njit(cache=True, nogil=True)
+def _count_genes(genes, values, lengths):
+    """Add the number of non-zero values of each gene to ``lengths``, int64 (n_genes,), in place."""
+    for position in range(np.uint64(len(genes))):
+        lengths[np.uint64(genes[position])] += values[position] != 0

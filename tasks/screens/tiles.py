@@ -173,39 +173,12 @@ def _tally(genes, counts, lengths):
 
 
 @njit(cache=True, nogil=True)
-def lay_out_panel(starts, at, genes, values, last_gene, cursor, rows_out, values_out):
-    """Write a panel of consecutive genes of a CSR matrix in gene-major order, zeros left out.
-
-    Parameters
-    ----------
-    starts, genes, values
-        CSR, genes ascending in a row.
-    at
-        int64 (n_rows,): each row's first value not yet written; moved on in place to ``last_gene``.
-    last_gene
-        End of the panel.
-    cursor
-        int64 (n_genes,): where each gene's next value goes; moved on in place.
-    """
-    for row in range(np.uint64(len(starts) - 1)):
-        entry, end = np.uint64(at[row]), np.uint64(starts[row + np.uint64(1)])
-        while entry < end and genes[entry] < last_gene:
-            if values[entry] != 0:
-                gene = np.uint64(genes[entry])
-                place = np.uint64(cursor[gene])
-                rows_out[place] = row
-                values_out[place] = values[entry]
-                cursor[gene] += 1
-            entry += np.uint64(1)
-        at[row] = entry
-
-
-@njit(cache=True, nogil=True)
 def _lay_out_gaps(starts, at, genes, counts, first_gene, cursor, gaps_out, counts_out):
-    """`lay_out_panel` for a tile without zeros, rows as differences within a gene.
+    """Write a panel of consecutive genes of a tile in gene-major order, rows as differences within a gene.
 
-    ``at`` stays as it is. ``cursor``, uint64 (n_genes in the panel,), holds a gene's next place and, in its
-    lowest `ROW_BITS`, the row before: one number to read and write a value in place of two.
+    ``at`` is each row's first value in the panel. ``cursor``, uint64 (n_genes in the panel,), holds a gene's
+    next place and, in its lowest `ROW_BITS`, the row before: one number to read and write a value in place
+    of two.
     """
     bits, mask = np.uint64(ROW_BITS), np.uint64((1 << ROW_BITS) - 1)
     first, n_genes = np.uint64(first_gene), np.uint64(len(cursor))
@@ -257,13 +230,6 @@ def lay_out(starts, genes, counts, gene_starts, *, pool: Executor) -> Iterator[t
             yield coming.popleft().result()
     while coming:
         yield coming.popleft().result()
-
-
-@njit(cache=True, nogil=True)
-def count_genes(genes, values, lengths):
-    """Add the number of non-zero values of each gene to ``lengths``, int64 (n_genes,), in place."""
-    for position in range(np.uint64(len(genes))):
-        lengths[np.uint64(genes[position])] += values[position] != 0
 
 
 @njit(cache=True, nogil=True)
