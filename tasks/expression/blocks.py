@@ -17,7 +17,7 @@ from tasks.expression.kernels import rank_sum_block, stratified_block
 from tasks.expression.p_values import rank_sum_p, stratified_p
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Future
 
 #: What a block file holds for each group and gene, in this order.
 FIELDS = ("u_statistic", "p_value", "log10_p_value", "mean")
@@ -59,6 +59,21 @@ def compare_block(store: str, target: str, first: int, last: int, groups: CellGr
     return target
 
 
+def shared(client: Client, value: object) -> Future:
+    """Give all blocks one argument, whatever its size; it is made again where its worker dies.
+
+    Not by ``client.scatter``: what is scattered goes with its workers, and with it all blocks that want it.
+    """
+    import dask
+
+    with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1GB"}):
+        return client.submit(_itself, value, pure=False)
+
+
+def _itself(value: object) -> object:
+    return value
+
+
 def run_blocks(
     client: Client,
     function: Callable[..., str],
@@ -71,7 +86,7 @@ def run_blocks(
     Parameters
     ----------
     units
-        ``(target file, shape of its array, arguments)``; large arguments are scattered by the caller.
+        ``(target file, shape of its array, arguments)``; what all of them take is given by `shared`.
     progress
         Told how many blocks are finished, of how many.
 

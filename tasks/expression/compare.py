@@ -23,6 +23,7 @@ from tasks.expression.blocks import (
     block_id,
     compare_block,
     run_blocks,
+    shared,
 )
 from tasks.expression.false_discovery import AdjustOverAll, adjust_within
 from tasks.expression.gene_filters import NO_FILTERS, GeneFilters, count_block
@@ -85,16 +86,16 @@ def compare_expression(
     screen = Screen(store)
     blocks = _Blocks(store, screen, blocks_folder, client, progress)
     scale = MEAN_SCALE if normalise == "library" else 1.0
-    shared = client.scatter(groups, broadcast=True, hash=False)
+    cells = shared(client, groups)
     measured = _Measured(groups.sizes, screen.n_genes, filters, ())
     if filters.active:
-        measured.counts = blocks.run("counts", count_block, (2, len(groups.sizes)), lambda *_: (shared,))
+        measured.counts = blocks.run("counts", count_block, (2, len(groups.sizes)), lambda *_: (cells,))
     if pseudobulk is None:
         shape = (len(FIELDS), len(groups.sizes))
-        done = blocks.run("", compare_block, shape, lambda *_: (shared, scale))
+        done = blocks.run("", compare_block, shape, lambda *_: (cells, scale))
         results: Results = RankSumResults(done)
     else:
-        results = _pseudobulk(blocks, groups, shared, pseudobulk, measured, scale)
+        results = _pseudobulk(blocks, groups, cells, pseudobulk, measured, scale)
     _write_tests(table, groups, screen.genes, results, measured, fdr_scope, recipe, pseudocount)
     return (len(groups.sizes) - 1) * screen.n_genes, blocks.ledger
 
@@ -154,16 +155,16 @@ class _Measured:
 
 
 def _pseudobulk(
-    blocks: _Blocks, groups: CellGroups, shared, design: PseudobulkDesign, measured: _Measured, scale: float
+    blocks: _Blocks, groups: CellGroups, cells, design: PseudobulkDesign, measured: _Measured, scale: float
 ) -> Results:
     """Paired differences, and for the regression its own blocks, told the shift in composition they show."""
-    pairs = blocks.client.scatter(design.paired, broadcast=True, hash=False)
-    common = (shared, pairs, design.min_profile_umis, scale)
+    pairs = shared(blocks.client, design.paired)
+    common = (cells, pairs, design.min_profile_umis, scale)
     shape = (len(PAIRED_FIELDS), len(groups.sizes))
     paired = PairedResults(blocks.run("", paired_block, shape, lambda *_: common))
     if design.regressed is None:
         return paired
-    profiles = blocks.client.scatter(design.regressed, broadcast=True, hash=False)
+    profiles = shared(blocks.client, design.regressed)
     rows = np.arange(len(groups.names))
     shifts, passed = np.zeros(len(rows)), np.zeros((len(rows), measured.n_genes), bool)
     for start in range(0, len(rows), ROWS_AT_ONCE):

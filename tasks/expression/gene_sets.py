@@ -12,7 +12,7 @@ from distributed import Client
 
 from storage.errors import InputError
 from storage.screens import Screen
-from tasks.expression.blocks import BlockLedger, read_block, run_blocks, write_block
+from tasks.expression.blocks import BlockLedger, read_block, run_blocks, shared, write_block
 from tasks.expression.dense_ranks import rank_sums, stratified_rank_sums
 from tasks.expression.false_discovery import adjust_within
 from tasks.expression.groups import CellGroups
@@ -108,14 +108,14 @@ def compare_gene_sets(
     """
     screen = Screen(store)
     position = {gene: index for index, gene in enumerate(screen.genes)}
-    shared = client.scatter([groups, false], broadcast=True, hash=False)
+    both = shared(client, groups), shared(client, false)
     n_rows = len(groups.sizes) + (0 if false is None else len(false.sizes))
     units = []
     for index, symbols in enumerate(sets.values()):
         file = blocks_folder / f"set-{index:04d}.npy"
         # In the order of names, so that the order of genes in the screen changes no bit of a sum.
         genes = [position[symbol] for symbol in sorted(symbols) if symbol in position]
-        units.append((file, (len(FIELDS), n_rows), (str(store), str(file), np.array(genes), *shared)))
+        units.append((file, (len(FIELDS), n_rows), (str(store), str(file), np.array(genes), *both)))
     ledger = run_blocks(client, score_set, units, progress=progress)
     blocks = np.stack([read_block(file, shape) for file, shape, _ in units], axis=2)
     n = len(groups.sizes)

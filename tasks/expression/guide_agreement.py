@@ -11,7 +11,7 @@ import pandas as pd
 from distributed import Client
 
 from storage.screens import Screen
-from tasks.expression.blocks import BlockLedger, block_id, read_block, run_blocks, write_block
+from tasks.expression.blocks import BlockLedger, block_id, read_block, run_blocks, shared, write_block
 
 #: What is counted for each perturbation, in the order of a block's rows.
 COUNTS = ("de_compared", "de_agree", "not_de_compared", "not_de_agree")
@@ -106,11 +106,11 @@ def guide_agreement(
         and, to see what chance gives, ``not_de_compared``, ``not_de_agree`` over pairs that were not called
         and of which the controls have any UMI. The ledger counts gene blocks.
     """
-    shared = client.scatter(groups, broadcast=True, hash=False)
+    guides = shared(client, groups)
     units = []
     for index, (first, last) in enumerate(Screen(store).gene_blocks()):
         file = blocks_folder / f"{block_id(index)}.npy"
-        arguments = (str(store), str(file), first, last, shared, calls[:, first:last])
+        arguments = (str(store), str(file), first, last, guides, calls[:, first:last])
         units.append((file, (len(COUNTS), len(calls)), arguments))
     ledger = run_blocks(client, agreement_block, units, progress=progress)
     total = sum(read_block(file, shape) for file, shape, _ in units)

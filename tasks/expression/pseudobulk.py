@@ -13,7 +13,7 @@ from scipy import sparse
 
 from storage.atomic import atomic_path
 from storage.screens import Screen
-from tasks.expression.blocks import BlockLedger, block_id, read_block, run_blocks, write_block
+from tasks.expression.blocks import BlockLedger, block_id, read_block, run_blocks, shared, write_block
 
 
 def pseudobulk(
@@ -41,11 +41,11 @@ def pseudobulk(
 
     screen = Screen(store)
     profiles, profile = _profiles(screen, usable)
-    shared = client.scatter(profile, broadcast=True, hash=False)
+    profile_of_cells = shared(client, profile)
     units = []
     for index, (first, last) in enumerate(screen.gene_blocks()):
         file = blocks_folder / f"{block_id(index)}.npy"
-        units.append((file, (3, None), (str(store), str(file), first, last, shared, len(profiles))))
+        units.append((file, (3, None), (str(store), str(file), first, last, profile_of_cells, len(profiles))))
     ledger = run_blocks(client, sum_block, units, progress=progress)
     sums = _joined([(file, shape) for file, shape, _ in units], (len(profiles), screen.n_genes))
     result = anndata.AnnData(X=sums, obs=profiles, var=pd.DataFrame(index=screen.genes.astype(str)))

@@ -15,11 +15,9 @@ from statsmodels.stats.multitest import multipletests
 import storage.screens
 import tasks.screens.ingest
 from flows.dask_cluster import dask_client
-from storage.errors import LedgerError
 from storage.screens import Screen
 from storage.tables import read_frame, read_recipe
 from tasks.expression import compare
-from tasks.expression.blocks import run_blocks, write_block
 from tasks.expression.compare import compare_expression
 from tasks.expression.groups import CellGroups, perturbation_groups
 from tasks.expression.kernels import rank_sum_block
@@ -304,27 +302,6 @@ def test_blocks_that_are_whole_are_taken_up_again_and_the_others_computed(
     assert table.read_bytes() == expected.read_bytes()
     for kept in ("genes-0000.npy", "genes-0003.npy"):
         assert (blocks / kept).stat().st_mtime_ns == times[kept]
-
-
-def test_a_block_that_is_not_written_fails_the_run(tmp_path, client):
-    def work(target, index):
-        if index != 1:
-            write_block(target, np.zeros(3))
-        return target
-
-    units = [
-        (tmp_path / f"genes-000{i}.npy", (3,), (str(tmp_path / f"genes-000{i}.npy"), i)) for i in range(3)
-    ]
-    with pytest.raises(LedgerError, match=r"3 blocks requested, 1 not done: genes-0001.npy"):
-        run_blocks(client, work, units)
-
-
-def test_an_error_inside_a_block_is_raised_as_it_is(tmp_path, client):
-    def work(target):
-        raise ZeroDivisionError(target)
-
-    with pytest.raises(ZeroDivisionError, match="genes"):
-        run_blocks(client, work, [(tmp_path / "genes.npy", (3,), ("genes",))])
 
 
 def test_a_table_of_many_perturbations_is_the_same_in_one_piece_or_several(tmp_path, monkeypatch, client):
