@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from prefect.blocks.core import Block
-from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.blocks.notifications import CustomWebhookNotificationBlock, SlackWebhook
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import DeploymentScheduleCreate, GlobalConcurrencyLimitCreate
 from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
@@ -23,6 +24,7 @@ from storage.errors import InputError
 BAD = ("prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut")
 AUTOMATION = "pqa: failures are told"
 NOTIFY_BLOCK = "pqa-on-failure"
+SLACK = re.compile(r"https://hooks\.slack(-gov)?\.com/services/\w+/\w+/\w+/?")
 SUBJECT = "{{ flow_run.name }}: {{ flow_run.state.name }}"
 BODY = "/runs/flow-run/{{ flow_run.id }}\n\n{{ flow_run.state.message }}"
 
@@ -125,7 +127,7 @@ def _tell_of_failure(block: Block, pages: str) -> AutomationCore:
 
 
 def _notification_block(notify: str) -> Block:
-    """The block by name, or one made for an address that takes a JSON post."""
+    """The block by name, or one made for an address: Slack's, or any other that takes a JSON post."""
     if not notify.startswith(("http://", "https://")):
         try:
             return Block.load(notify)
@@ -134,6 +136,10 @@ def _notification_block(notify: str) -> Block:
                 f"no such notification block ({error}); make it in Prefect under Blocks, or give an address"
             )
             raise InputError("--notify", [message]) from error
+    if SLACK.fullmatch(notify):
+        slack = SlackWebhook(url=notify)
+        slack.save(NOTIFY_BLOCK, overwrite=True)
+        return slack
     told = {"subject": "{{subject}}", "body": "{{body}}", "text": "{{subject}}\n{{body}}"}
     block = CustomWebhookNotificationBlock(name="pqa", url=notify, json_data=told)
     block.save(NOTIFY_BLOCK, overwrite=True)

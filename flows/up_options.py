@@ -60,6 +60,6 @@ class UpOptions(Options):
     notify: str | None = Field(
         None,
         title="Notify",
-        description="Told of every run that fails: https address that takes a JSON post, or a Prefect "
-        "notification block such as slack-webhook/NAME.",
+        description="Told of every run that fails: the address of a Slack webhook or of anything that takes "
+        "a JSON post, or a Prefect notification block such as teams-webhook/NAME.",
     )

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
 import subprocess
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
@@ -23,6 +21,7 @@ from tests.deployments.served import (
     SMALL,
     Up,
     free_ports,
+    listening,
     port_words,
     start_up,
     wait_for,
@@ -60,11 +59,14 @@ def up(tmp_path_factory, data_folder) -> Iterator[Up]:
     """`pqa up`, with the addresses printed; ended like by Ctrl-C, and then nothing may be left of it."""
     workspace, ports = tmp_path_factory.mktemp("up") / "workspace", free_ports(4)
     told: list[dict] = []
-    hook = _webhook(told)
     words = ["--workspace", workspace, "--data", data_folder, "--workers", "1", *port_words(ports)]
-    words += ["--notify", f"http://127.0.0.1:{hook.server_port}/told"]
-    process = start_up(*words)
-    served = Up(process, workspace, ports, told=told)
+    with listening(told) as notify:
+        process = start_up(*words, "--notify", notify)
+        yield from _until_the_end(Up(process, workspace, ports, told=told, notify=notify))
+
+
+def _until_the_end(served: Up) -> Iterator[Up]:
+    process = served.process
     threading.Thread(target=_listen, args=(process, served.said), daemon=True).start()
     try:
         wait_for(lambda: process.poll() is not None or any("Ctrl-C" in line for line in served.said))
@@ -76,7 +78,6 @@ def up(tmp_path_factory, data_folder) -> Iterator[Up]:
         assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
     finally:
         process.kill()
-        hook.shutdown()
 
 
 @pytest.fixture(scope="session")
@@ -88,20 +89,3 @@ def compared(up: Up) -> dict:
 def _listen(process: subprocess.Popen, said: list[str]) -> None:
     for line in process.stdout:
         said.append(line)
-
-
-def _webhook(told: list[dict]) -> ThreadingHTTPServer:
-    """A server that keeps what is posted to it."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_words):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server

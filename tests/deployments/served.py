@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
@@ -58,6 +62,28 @@ def start_up(*words: str | Path) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)
 
 
+@contextlib.contextmanager
+def listening(told: list[dict]) -> Iterator[str]:
+    """The address of a server that keeps the JSON posted to it in ``told``."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_words):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/told"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 @dataclass
 class Up:
     """A running `pqa up`: its process, what it has said, its addresses, and what its webhook was told."""
@@ -67,6 +93,8 @@ class Up:
     ports: list[int]
     said: list[str] = field(default_factory=list)
     told: list[dict] = field(default_factory=list)
+    #: The webhook's address.
+    notify: str = ""
     #: Requests that were answered with 503.
     refused: list[str] = field(default_factory=list)
 

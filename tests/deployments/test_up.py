@@ -8,11 +8,13 @@ from datetime import UTC, datetime, timedelta
 import psutil
 import pytest
 import requests
+from prefect.blocks.notifications import SlackWebhook
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Scheduled
 
-from deployments.housekeeping import skip_missed
-from tests.deployments.served import LONG, Up, free_ports, port_words, start_up, wait_for
+from deployments.housekeeping import NOTIFY_BLOCK, skip_missed, tell_of_failures
+from tests.deployments.served import LONG, Up, free_ports, listening, port_words, start_up, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * LONG)]
 NAMES = {
@@ -114,6 +116,36 @@ def test_a_run_with_a_wrong_name_fails_at_once_with_its_reason_and_somebody_is_t
     assert "Failed" in told["subject"]
     assert f"{up.prefect}/runs/flow-run/{pressed['bad']}" in told["body"]
     assert "nobody" in told["body"]
+
+
+def test_a_slack_block_made_in_prefect_is_told(up: Up, pressed):
+    told: list[dict] = []
+    api = f"{up.prefect}/api"
+    with listening(told) as address, _client(up) as client, temporary_settings({PREFECT_API_URL: api}):
+        # Nothing but Slack is at Slack's address: the block is given one of the same family instead.
+        SlackWebhook(url=address.replace("http://", "json://")).save("lab")
+        try:
+            tell_of_failures(client, "slack-webhook/lab", up.prefect)
+            run = up.start("label a screen", screen="small", columns={"control": "nobody"})
+            assert up.end_of(run)["state"]["type"] == "FAILED"
+            # Other runs may fail meanwhile, and are told too.
+            message = wait_for(lambda: [one for one in told if run in one["message"]], 240)[0]
+        finally:
+            tell_of_failures(client, up.notify, up.prefect)
+    assert message["title"].endswith(": Failed")
+    assert f"{up.prefect}/runs/flow-run/{run}" in message["message"]
+    assert "nobody" in message["message"]
+
+
+def test_a_slack_address_becomes_a_slack_block(up: Up):
+    secret = "https://hooks.slack.com/services/T0123/B0123/c0ffee"
+    with _client(up) as client, temporary_settings({PREFECT_API_URL: f"{up.prefect}/api"}):
+        try:
+            tell_of_failures(client, secret, up.prefect)
+            block = SlackWebhook.load(NOTIFY_BLOCK)
+        finally:
+            tell_of_failures(client, up.notify, up.prefect)
+    assert block.url.get_secret_value() == secret
 
 
 def test_new_files_are_labelled_once_and_half_written_ones_left_alone(up: Up, pressed):
