@@ -200,7 +200,8 @@ def test_a_model_that_does_not_load_is_said_in_a_sentence(tmp_path, lmdeploy):
         run(tmp_path, engine_with(), "a")
 
 
-def test_engines_are_made_by_name_without_importing_the_other():
+def test_engines_are_made_by_name_without_importing_the_other(monkeypatch):
+    monkeypatch.delitem(sys.modules, "lmdeploy", raising=False)
     local, server = LocalOptions(), ServerOptions()
     words = {"server": server, "local": local, "api_key": "", "longest_prompt": 10}
     made = make_engine("lmdeploy", SAMPLING.model, SAMPLING.generation, **words)
