@@ -54,6 +54,7 @@ from storage.errors import InputError, LedgerError
 from storage.manifest import StageRecord, source_digest
 from storage.tables import read_labels
 from storage.tracking import Tracker, charts_of, local_uri, page_of
+from tasks.summer.templates import Prompts
 
 
 @dataclass(frozen=True)
@@ -273,6 +274,7 @@ def _job_key(
     parts += [source_digest(module) for module in (tasks.predictors, tasks.knowledge, tasks.comparison)]
     if answer.engine != "none":
         parts += [answer.model_dump_json(exclude=HOW_ASKED), source_digest(tasks.summer)]
+        parts += [Prompts.load(answer.prompts).digest]
     return hashlib.sha256("|".join(parts).encode()).hexdigest()
 
 

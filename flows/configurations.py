@@ -8,7 +8,7 @@ from functools import cached_property
 
 from flows.options import PredictorOptions
 from storage.errors import InputError
-from tasks.predictors.registry import NETWORKS, PREDICTORS, SEEDED, make_predictor
+from tasks.predictors.registry import NETWORKS, PREDICTORS, is_seeded, make_predictor
 
 #: Grid of Wu et al. 2025 for the networks.
 LAYERS, HIDDEN = (1, 2, 4, 8), (64, 128, 256)
@@ -61,7 +61,7 @@ def configurations(options: PredictorOptions) -> list[Configuration]:
         grid = [{}]
         if options.grid and name in NETWORKS:
             grid = [{"layers": layers, "hidden": hidden} for layers in LAYERS for hidden in HIDDEN]
-        seeds = range(options.seed, options.seed + (options.seeds if name in SEEDED else 1))
+        seeds = range(options.seed, options.seed + (options.seeds if is_seeded(name, own) else 1))
         for cell in grid:
             chosen = tuple((own | cell).items())
             made += [Configuration(name, chosen, tuple(cell), seed) for seed in seeds]

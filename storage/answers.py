@@ -13,7 +13,6 @@ import json
 import threading
 import time
 import uuid
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -238,11 +237,6 @@ def read_answers(folder: Path | str, columns: Sequence[str] | None = None) -> It
                 f"{path} is not a readable part of an answer ledger ({reason}); move it away and run the "
                 "same command again: its answers are then asked for once more"
             ) from error
-
-
-def count_statuses(folder: Path | str) -> Counter:
-    """How many keys of a ledger ended in which way."""
-    return Counter(dict(_statuses(Path(folder))).values())
 
 
 def _statuses(folder: Path) -> Iterator[tuple[str, str]]:

@@ -190,7 +190,7 @@ def source_digest(module: ModuleType) -> str:
     source = Path(module.__file__)
     if source.name != "__init__.py":
         return file_digest(source)
-    paths = (p for p in source.parent.rglob("*") if p.suffix in {".py", ".j2"})
+    paths = (p for p in source.parent.rglob("*") if p.suffix in {".py", ".j2", ".jinja"})
     return folder_digest({str(path.relative_to(source.parent)): file_digest(path) for path in paths})
 
 

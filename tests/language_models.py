@@ -11,12 +11,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import requests
 from aiohttp import web
+
+from storage.answers import read_answers
 
 #: What a script may do with a request: reply with this text, or one of the misdeeds below.
 Script = Callable[[dict, int], "str | Misdeed"]
@@ -129,6 +132,12 @@ class ScriptedServer:
         headers = {"Retry-After": how.retry_after} if how.retry_after else {}
         said = request.headers.get("Authorization", "")
         return web.json_response({"error": f"no: {said}"}, status=how.status, headers=headers)
+
+
+def count_statuses(folder: Path) -> Counter:
+    """How many keys of a ledger ended in which way."""
+    rows = (row for batch in read_answers(folder, ("key", "status")) for row in batch.to_pylist())
+    return Counter({row["key"]: row["status"] for row in rows}.values())
 
 
 def completion(body: dict, text: str, reason: str = "stop", *, counts: bool = True) -> web.Response:

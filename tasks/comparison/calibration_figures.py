@@ -9,11 +9,8 @@ from matplotlib.figure import Figure
 from scipy.stats import beta
 
 from tasks.comparison import drawing
-from tasks.comparison.screen_figures import minus_log10_p
-
-# Quantiles drawn in a QQ plot: the smallest p-values all, the rest thinned.
-ALL_OF_THE_SMALLEST = 200
-THINNED = 400
+from tasks.expression.calibration import expressed_tests
+from tasks.expression.side_by_side import null_quantiles
 
 
 def null_calibration(null_tests: pd.DataFrame) -> Figure:
@@ -22,43 +19,38 @@ def null_calibration(null_tests: pd.DataFrame) -> Figure:
     Parameters
     ----------
     null_tests
-        DE tests (``p_value``, perhaps ``log10_p_value``) in which no gene is truly changed.
+        DE tests in which no gene is truly changed; genes that no cell expresses are left out.
 
     Notes
     -----
     The band holds 95% of each ordered p-value of n independent tests: the i-th smallest follows
     Beta(i, n - i + 1). Genes are not independent, so real screens leave it a little more often.
     """
-    tests = null_tests[null_tests["p_value"].notna()]
+    tests = expressed_tests(null_tests)
     figure, axes = drawing.new_figure(3.8, columns=2)
     if tests.empty:
         for ax in axes[0]:
             drawing.say(ax, "no null tests")
         return figure
-    _quantiles(axes[0, 0], np.sort(minus_log10_p(tests))[::-1])
+    _quantiles(axes[0, 0], null_quantiles(tests))
     _histogram(axes[0, 1], tests["p_value"].to_numpy(np.float64))
     return figure
 
 
 def small_p_share(null_tests: pd.DataFrame, below: float = 0.05) -> float:
-    """Share of the tests with a p-value below ``below``; NaN without tests."""
-    p_value = null_tests["p_value"].dropna()
+    """Share of the tests of expressed genes with a p-value below ``below``; NaN without tests."""
+    p_value = expressed_tests(null_tests)["p_value"]
     return float((p_value < below).mean()) if len(p_value) else np.nan
 
 
-def _quantiles(ax: Axes, observed: np.ndarray) -> None:
-    n = len(observed)
-    rank = np.unique(
-        np.concatenate(
-            [np.arange(1, min(n, ALL_OF_THE_SMALLEST) + 1), np.geomspace(1, n, THINNED).astype(np.int64)]
-        )
-    )
+def _quantiles(ax: Axes, quantiles: pd.DataFrame) -> None:
+    rank, n = quantiles["rank"].to_numpy(), int(quantiles["n"].iloc[0])
     expected = -np.log10((rank - 0.5) / n)
     low, high = (-np.log10(beta.ppf(q, rank, n - rank + 1)) for q in (0.975, 0.025))
     ax.fill_between(expected, low, high, color=drawing.LIGHT, linewidth=0, label="95% band")
     ax.plot([0, expected[0]], [0, expected[0]], color=drawing.BLACK, linewidth=0.9, label="as expected")
     highest = max(1.15 * high[0], 1.5 * expected[0])
-    shown = np.minimum(observed[rank - 1], highest)
+    shown = np.minimum(quantiles["minus_log10_p"], highest)
     drawing.points(ax, expected, shown, color=drawing.BLUE, s=10, label="null tests")
     ax.set_ylim(-0.1, 1.04 * highest)
     drawing.key(ax, loc="upper left")

@@ -23,15 +23,6 @@ PERCENTILES = (2.5, 97.5)
 CHUNK_BYTES = 96_000_000
 
 
-@dataclass(frozen=True)
-class Difference:
-    """A difference between two mean AUROCs with its 95% interval."""
-
-    estimate: float
-    low: float
-    high: float
-
-
 def bootstrap_auroc(scored: pd.DataFrame, *, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
     """95% percentile interval of the mean AUROC, perturbations resampled with replacement.
 
@@ -50,20 +41,6 @@ def bootstrap_auroc(scored: pd.DataFrame, *, draws: int = 1000, seed: int = 0) -
         NaN if no draw has a gene with both classes.
     """
     return _auroc_limits(auroc_draws(scored, draws=draws, seed=seed), score_summary(scored).auroc)
-
-
-def paired_difference(a: pd.DataFrame, b: pd.DataFrame, *, draws: int = 1000, seed: int = 0) -> Difference:
-    """Mean AUROC of ``a`` minus that of ``b``, with a 95% interval from draws shared by both.
-
-    Raises
-    ------
-    InputError
-        If the two do not hold the same pairs with the same labels.
-    """
-    _require_same_pairs({"the first": a, "the second": b})
-    difference = auroc_draws(a, draws=draws, seed=seed) - auroc_draws(b, draws=draws, seed=seed)
-    estimate = score_summary(a).auroc - score_summary(b).auroc
-    return Difference(estimate, *_limits(difference, estimate))
 
 
 def auroc_draws(scored: pd.DataFrame, *, draws: int, seed: int) -> np.ndarray:

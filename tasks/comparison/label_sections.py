@@ -11,6 +11,7 @@ from tasks.comparison.evidence_section import evidence_section
 from tasks.comparison.knock_down_figure import idle_guides, knock_down
 from tasks.comparison.report import Section
 from tasks.comparison.screen_figures import de_genes_per_perturbation, volcano
+from tasks.expression.groups import RANDOM_PART
 
 MOST_LISTED = 100
 #: Volcano plots shown.
@@ -172,12 +173,14 @@ def _expression_section(tests: pd.DataFrame, perturbations: pd.DataFrame, alpha:
 
 def _null_section(null_tests: pd.DataFrame) -> Section:
     share = small_p_share(null_tests)
+    at_random = null_tests["pert"].astype(str).str.startswith(RANDOM_PART).all()
+    held_out = "Control cells were split at random into" if at_random else "Control guides were held out as"
     text = (
-        "Control cells were split at random into false perturbations and tested like real ones. Nothing "
-        "differs between them, so 5% of the p-values should lie below 0.05; "
+        f"{held_out} false perturbations and tested like real ones. Nothing was knocked down in them, so 5% "
+        "of the p-values should lie below 0.05; "
         f"{'none could be computed' if share != share else f'here it is {share:.1%}'}. A larger share means "
-        "that the labels hold false positives. Rarely detected genes give many p-values of 1, which is "
-        "harmless."
+        "that the labels hold false positives. Genes that no cell expresses are left out; rarely detected "
+        "ones give many p-values of 1, which is harmless."
     )
     caption = (
         "p-values where nothing changed\n"

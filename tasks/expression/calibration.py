@@ -17,15 +17,20 @@ def called(tests: pd.DataFrame, *, fdr: float, min_log2_fold_change: float) -> n
     return ((tests["p_adj"] < fdr) & (tests["log2_fold_change"].abs() >= min_log2_fold_change)).to_numpy()
 
 
+def expressed_tests(null_tests: pd.DataFrame) -> pd.DataFrame:
+    """Tests of genes that some cell expresses: of the others p = 1 by definition, which says nothing."""
+    expressed = null_tests["mean_pert"] + null_tests["mean_control"] > 0
+    return null_tests[expressed & null_tests["p_value"].notna()]
+
+
 def null_summary(null_tests: pd.DataFrame, *, fdr: float, min_log2_fold_change: float) -> dict[str, float]:
     """What the test says of false perturbations, where every call is wrong."""
     calls = called(null_tests, fdr=fdr, min_log2_fold_change=min_log2_fold_change)
-    # A gene that no cell expresses has p = 1 by definition and says nothing about calibration.
-    tested = (null_tests["mean_pert"] + null_tests["mean_control"] > 0) & null_tests["p_value"].notna()
+    tested = expressed_tests(null_tests)
     return {
         "null_perturbations": int(null_tests["pert"].nunique()),
-        "null_tests": int(tested.sum()),
-        "null_share_p_below_05": float((null_tests["p_value"][tested] < 0.05).mean()),
+        "null_tests": len(tested),
+        "null_share_p_below_05": float((tested["p_value"] < 0.05).mean()),
         "null_de_calls": int(calls.sum()),
         "null_de_calls_per_perturbation": float(calls.sum() / null_tests["pert"].nunique()),
     }

@@ -11,6 +11,9 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
+#: Begins the names of false perturbations that are no guides.
+RANDOM_PART = "control part"
+
 
 @dataclass(frozen=True)
 class CellGroups:
@@ -85,9 +88,10 @@ def false_perturbation_groups(
 ) -> CellGroups | None:
     """Hold out control cells as false perturbations, to see what the test calls where nothing is.
 
-    Control guides are held out whole where guides are known, so that what differs between guides counts;
-    otherwise control cells are drawn at random. At most ``most`` false perturbations of at least
-    ``min_cells`` cells, made of at most half of the control cells; the other half stays control.
+    Control guides are held out whole where guides are known and one of them has less than half of the
+    cells, so that what differs between guides counts; otherwise control cells are drawn at random, and the
+    false perturbations are called by `RANDOM_PART` and a number. At most ``most`` false perturbations of at
+    least ``min_cells`` cells, made of at most half of the control cells; the other half stays control.
 
     Returns
     -------
@@ -96,26 +100,32 @@ def false_perturbation_groups(
     """
     control = np.flatnonzero(cells["control"].to_numpy() & usable)
     rng = np.random.default_rng([seed, 1])
+    held_out: dict[str, np.ndarray] = {}
     if "guide" in cells and cells["guide"].iloc[control].nunique() > 1:
         rows_of = {name: control[rows] for name, rows in _rows_by(cells["guide"].iloc[control]).items()}
-        pools = _pooled(rows_of, min_cells, rng)
-    else:
+        held_out = _up_to_half(_pooled(rows_of, min_cells, rng), len(control), most)
+    if not held_out:
         shuffled = rng.permutation(control)
         n = min(most, len(control) // (2 * min_cells))
         size = len(control) // (2 * n) if n else 0
-        pools = {f"control part {i + 1}": shuffled[i * size : (i + 1) * size] for i in range(n)}
-    chosen, left = [], len(control) // 2
-    for name, rows in pools.items():
-        if len(chosen) < most and len(rows) <= left:
-            chosen.append(name)
-            left -= len(rows)
-    if not chosen:
+        held_out = {f"{RANDOM_PART} {i + 1}": shuffled[i * size : (i + 1) * size] for i in range(n)}
+    if not held_out:
         return None
     group = np.full(len(cells), -1, np.int32)
-    group[control] = len(chosen)
-    for index, name in enumerate(sorted(chosen)):
-        group[pools[name]] = index
-    return CellGroups.make(sorted(chosen), group, _divisor(cells, normalise))
+    group[control] = len(held_out)
+    for index, name in enumerate(sorted(held_out)):
+        group[held_out[name]] = index
+    return CellGroups.make(sorted(held_out), group, _divisor(cells, normalise))
+
+
+def _up_to_half(pools: dict[str, np.ndarray], n_control: int, most: int) -> dict[str, np.ndarray]:
+    """The first of the pools, at most ``most``, that together are at most half of the control cells."""
+    chosen, left = {}, n_control // 2
+    for name, rows in pools.items():
+        if len(chosen) < most and len(rows) <= left:
+            chosen[name] = rows
+            left -= len(rows)
+    return chosen
 
 
 def _pooled(

@@ -52,11 +52,13 @@ def rank_sums(counts: sparse.csr_matrix, groups: CellGroups, *, threads: int = 1
         If values are negative, NaN or infinite, or the cells are others than the groups'.
     """
     _check(counts, groups)
+    if not counts.has_canonical_format:
+        # A value given twice would count as two cells.
+        counts = counts.copy()
+        counts.sum_duplicates()
     tallied = tally_sums(counts, groups, threads=threads)
     if tallied is not None:
         return _tested(groups, *tallied)
-    if not counts.has_sorted_indices:
-        counts = counts.sorted_indices()
     lengths = np.zeros(counts.shape[1], np.int64)
     _count_genes(counts.indices, counts.data, lengths)
     shape = (len(groups.names), counts.shape[1])

@@ -113,7 +113,8 @@ def regression_t(counts: np.ndarray, comparison: Comparison) -> tuple[float, int
     Returns
     -------
     float, int
-        Positive where the perturbed profiles have more than the batches' levels and their libraries expect.
+        Positive where the perturbed profiles have more than the batches' levels and their libraries expect;
+        NaN where the batches with counts leave no residual degrees of freedom.
     """
     design = comparison.design
     # A batch without any count says nothing, and its level would be minus infinity.
@@ -123,7 +124,7 @@ def regression_t(counts: np.ndarray, comparison: Comparison) -> tuple[float, int
     levels, perturbed = design[kept][:, :-1][:, seen], design[kept][:, -1]
     degrees = len(counts) - levels.shape[1] - 1
     if degrees < 1:
-        return 0.0, 1
+        return np.nan, 1
     total = (counts * perturbed).sum()
     if 0 < total < counts.sum():
         part = np.ones(len(counts), bool)

@@ -8,7 +8,7 @@ from itertools import permutations
 import numpy as np
 import pandas as pd
 
-from tasks.expression.calibration import called
+from tasks.expression.calibration import called, expressed_tests
 
 #: Quantiles kept of a test's p-values: the smallest all, the rest thinned.
 ALL_OF_THE_SMALLEST = 200
@@ -73,7 +73,7 @@ def null_quantiles(null_tests: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     null_tests
-        ``mean_pert, mean_control, log10_p_value``; genes that no cell expresses are left out, as in
+        ``mean_pert, mean_control, p_value, log10_p_value``; genes that no cell expresses are left out, as in
         `tasks.expression.calibration.null_summary`.
 
     Returns
@@ -81,8 +81,7 @@ def null_quantiles(null_tests: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         ``rank`` (1 = smallest p), ``n`` (p-values in all), ``minus_log10_p``.
     """
-    expressed = null_tests["mean_pert"] + null_tests["mean_control"] > 0
-    ordered = np.sort(null_tests.loc[expressed, "log10_p_value"].dropna().to_numpy(np.float64))
+    ordered = np.sort(expressed_tests(null_tests)["log10_p_value"].to_numpy(np.float64))
     n = len(ordered)
     if not n:
         return pd.DataFrame({"rank": [], "n": [], "minus_log10_p": []}).astype({"rank": int, "n": int})

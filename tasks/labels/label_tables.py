@@ -146,8 +146,8 @@ def split_perturbations(
 ) -> np.ndarray:
     """Assign perturbations to train or test, stratified by their number of DE genes.
 
-    Perturbations are ordered by number of DE genes and cut into runs of similar ones; each run gives its
-    share to the test side, drawn at random. Surplus perturbations without DE genes get ''.
+    Perturbations are ordered by number of DE genes and cut into runs of similar ones; each run gives one to
+    the smaller side, drawn at random. Surplus perturbations without DE genes get ''.
 
     Returns
     -------
@@ -168,10 +168,13 @@ def split_perturbations(
     split = np.full(len(counts), "", dtype=object)
     # Ties in the number of DE genes are broken at random, so that names do not decide the side.
     order = kept[np.lexsort((rng.random(len(kept)), n_de[kept]))]
-    # Both sides get at least one, whatever the share.
-    for members in np.array_split(order, min(max(1, round(len(kept) * test_share)), len(kept) - 1)):
-        split[members] = "train"
-        split[rng.choice(members)] = "test"
+    # Both sides get at least one, whatever the share; the smaller one is drawn, one of each run.
+    n_test = min(max(1, round(len(kept) * test_share)), len(kept) - 1)
+    smaller, larger = ("test", "train") if n_test <= len(kept) / 2 else ("train", "test")
+    bounds = np.linspace(0, len(kept), min(n_test, len(kept) - n_test) + 1).round().astype(int)
+    for members in np.split(order, bounds[1:-1]):
+        split[members] = larger
+        split[rng.choice(members)] = smaller
     return split
 
 

@@ -118,9 +118,9 @@ def _draw(
     found = {"": np.flatnonzero(cells["control"].to_numpy())}
     found |= {name: treated[of_pert[name]] for name in sorted(set(perts)) if name in of_pert}
     parts = [pd.DataFrame({"perturbation": []}, dtype=object)]
-    for number, (name, at) in enumerate(found.items()):
+    for name, at in found.items():
         if len(at) >= LEAST_CELLS:
-            drawn = np.random.default_rng([seed, 5, number]).permutation(at)
+            drawn = np.random.default_rng([seed, 5, *name.encode()]).permutation(at)
             drawn = drawn[: most_cells if name else most_controls]
             parts.append(pd.DataFrame({"perturbation": name}, index=drawn))
     return pd.concat(parts).sort_index()

@@ -9,6 +9,7 @@ from typing import Self
 import numpy as np
 from scipy import sparse
 
+from storage.errors import InputError
 from tasks.knowledge.graph import KnowledgeGraph
 from tasks.knowledge.symbols import SymbolIndex
 from tasks.predictors.arrays import csr_from_state, csr_state, symbols_from_state
@@ -72,8 +73,17 @@ class GeneKernels:
         return self.by_source[ALL].vectors(names, count)
 
     def mixed(self, names: np.ndarray, others: np.ndarray, sources: Sequence[str]) -> np.ndarray:
-        """Mean over those of ``sources`` that there are, float32 [n_names, n_others]; the same name is 1."""
+        """Mean over those of ``sources`` that there are, float32 [n_names, n_others]; the same name is 1.
+
+        Raises
+        ------
+        InputError
+            If none of them is there.
+        """
         used = [source for source in sources if source in self.by_source]
+        if not used:
+            wanted, there = ", ".join(sources), ", ".join(self.sources)
+            raise InputError("knowledge", [f"none of the sources {wanted} is in it; there are {there}"])
         total = sum(self.by_source[source].between(names, others) for source in used) / len(used)
         same, column = same_names(names, others)
         total[same, column] = 1

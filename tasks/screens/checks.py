@@ -66,7 +66,7 @@ def read_cells(
     ------
     InputError
         Listing every problem: missing columns (with the near ones), no control cells (with the most
-        frequent values), no perturbation, empty names, duplicated genes.
+        frequent values), no perturbation, empty names, missing guides or batches, duplicated genes.
     """
     problems = [
         _missing_key(file, "obs", key) for key in (perturbation_key, guide_key, batch_key) if key is not None
@@ -76,8 +76,11 @@ def read_cells(
     problems = [problem for problem in [*problems, only_problem] if problem]
     genes = np.empty(0, object)
     if gene_key is None or gene_key in file.columns("var"):
-        genes = file.column("var", gene_key).astype(str).to_numpy(object)
-        problems += _gene_problems(file, genes, gene_key)
+        column = file.column("var", gene_key)
+        genes = column.astype(str).to_numpy(object)
+        problems += _gene_problems(file, genes[column.notna().to_numpy()], gene_key)
+        n_missing = int(column.isna().sum())
+        problems += [f"{n_missing:,} genes have no name in '{gene_key}'"] if n_missing else []
     if perturbation_key not in file.columns("obs"):
         raise InputError(str(file.path), problems)
     names = file.column("obs", perturbation_key)
@@ -89,9 +92,10 @@ def read_cells(
     problems += _perturbation_problems(frame, perturbation_key, control)
     if unmatched and frame["control"].any():
         problems.append(f"no '{perturbation_key}' is '{', '.join(unmatched)}', though named as control")
-    if batch_key in file.columns("obs"):
-        n_missing = int(file.column("obs", batch_key)[keep].isna().sum())
-        problems += [f"{n_missing:,} cells have no value in '{batch_key}'"] if n_missing else []
+    for key in (guide_key, batch_key):
+        if key in file.columns("obs"):
+            n_missing = int(file.column("obs", key)[keep].isna().sum())
+            problems += [f"{n_missing:,} cells have no value in '{key}'"] if n_missing else []
     if problems:
         raise InputError(str(file.path), problems)
     frame.loc[frame["control"], "perturbation"] = control

@@ -81,8 +81,10 @@ def ingest_screen(
 def _checked(file: H5adFile, names: dict, layer: str | None) -> tuple[CellTable, np.ndarray]:
     """Names and a first look at the values, so that one message tells of both."""
     problems: list[str] = []
+    keep = None
     try:
         cells, genes = read_cells(file, **names)
+        keep = cells.keep
     except InputError as error:
         problems += error.problems
     first = next(file.row_blocks(most_values=1_000_000), None)
@@ -90,14 +92,18 @@ def _checked(file: H5adFile, names: dict, layer: str | None) -> tuple[CellTable,
         problems.append(f"the matrix has {file.n_cells:,} cells and {file.n_genes:,} genes")
     else:
         _, block = first
-        problems += _block_problems(file, block, 0, layer)
+        problems += _block_problems(file, block, 0, layer, keep)
     if problems:
         raise InputError(str(file.path), problems)
     return cells, genes
 
 
-def _block_problems(file: H5adFile, block, first: int, layer: str | None) -> list[str]:
-    values = block.data if sparse.issparse(block) else block.reshape(-1)
+def _block_problems(
+    file: H5adFile, block, first: int, layer: str | None, keep: np.ndarray | None
+) -> list[str]:
+    """What is wrong with the values of a block's cells, of those kept where that is known."""
+    kept = block if keep is None else block[keep[first : first + block.shape[0]]]
+    values = kept.data if sparse.issparse(kept) else kept.reshape(-1)
     others = [name for name in file.layers if name != layer]
     return count_problems(values, f"cells {first:,} to {first + block.shape[0] - 1:,}", others)
 
@@ -112,7 +118,7 @@ def _write(
             verdict = tiles.add(block, cells.keep[first : first + block.shape[0]])
             if verdict != FINE:
                 # Also a count too large for any store is said here, and not tried again.
-                if problems := _block_problems(file, block, first, layer):
+                if problems := _block_problems(file, block, first, layer, cells.keep):
                     raise InputError(str(file.path), problems)
                 raise CountTooLargeError
             progress(first + block.shape[0], file.n_cells)

@@ -13,6 +13,7 @@ import numpy as np
 from storage.tables import read_frame
 from tasks.knowledge.graph import KnowledgeGraph
 from tasks.knowledge.read import TEXT_TABLE
+from tasks.knowledge.texts import names_and_summaries
 
 #: Relations by trust, with what they are called, as in Wu et al. 2025.
 SOURCES = (
@@ -40,7 +41,7 @@ class EntryIndex:
     graph
         Genes, terms and links; terms and hubs with too many links are left out when it is read.
     texts
-        Gene to its RefSeq summary.
+        Gene to its summary.
     names
         Gene to its full name.
     term_names
@@ -57,12 +58,9 @@ class EntryIndex:
         """Read texts and names of terms beside the graph's own files; without them there are ids only."""
         texts, names = {}, {}
         if (path := Path(folder) / TEXT_TABLE).is_file():
-            frame = read_frame(path)
-            summary = (frame["source"] == "refseq_summary").to_numpy()
-            texts = dict(zip(frame["gene"][summary], frame["description"][summary], strict=True))
-            # "name | gene group: ... | locus type": the name alone says what the gene is.
-            full = frame["description"][~summary].str.partition(" | ")[0]
-            names = dict(zip(frame["gene"][~summary], full, strict=True))
+            described, texts = names_and_summaries(read_frame(path))
+            # The name alone says what the gene is.
+            names = {gene: name.partition(" | ")[0] for gene, name in described.items()}
         term_names = {}
         for path in sorted(Path(folder).glob("terms_*.parquet")):
             frame = read_frame(path)

@@ -44,6 +44,16 @@ _WEAK = re.compile(
 )
 _THINKING = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
 _OPEN_THINKING = re.compile(r"<think(?:ing)?>.*\Z", re.DOTALL)
+# The question's own word, which is no answer: "knock-down", "knocking STAT1 down".
+_KNOCK_DOWN = re.compile(r"\bknock(?:ed|ing|s)?(?:\s+\w+)?[-\s]?down\b")
+# What "up after ..." has and "ends up with" has not.
+_GOES_ON = re.compile(
+    r"\s+(?!(?:after|upon|when|if|following|because|since|as|due|by|relative|compared|in\s+response)\b)\w"
+)
+_NEGATION = re.compile(
+    r"\b(?:no|not|neither|nor|never|than|instead of|cannot|(?:ca|do|does|did|is|are|was|were|wo|would|will|"
+    r"could|should)nt)\s*$"
+)
 # Where the answer proper ends and its reasons begin.
 _REASONS = re.compile(r"[.;!?(\n]|\s[-–—]\s|,|\b(?:because|since|as|due|given|based|note)\b")
 # A restated list of choices joins them so, with a neutral verb or nothing else in between.
@@ -88,7 +98,7 @@ def _plain(text: str) -> str:
     # What a model puts in a box is its final answer.
     text = re.sub(r"\\boxed\s*\{(?:\\\w+\s*\{)?([^{}]*)\}+", r"\nfinal answer: \1\n", text)
     text = re.sub(r"\\(?:text|textbf|mathrm)\s*", " ", text)
-    text = re.sub(r"[*_`\"“”‘’'{}$]", "", text)
+    text = _KNOCK_DOWN.sub("perturbation", re.sub(r"[*_`\"“”‘’'{}$]", "", text))
     text = "\n".join(re.sub(r"[ \t\f\v\r]+", " ", line).strip() for line in text.split("\n"))
     return re.sub(r"\n{2,}", "\n\n", text).strip("\n")
 
@@ -134,11 +144,11 @@ def _is_prose(segment: str, mention: tuple[str, tuple[int, int]]) -> bool:
     """Whether the word means something else: the "no" of "no evidence", the "up" of "ends up with"."""
     start, end = mention[1]
     small = segment[start:end] in {"no", "up", "down"}
-    return small and start > 0 and re.match(r"\s+\w", segment[end:]) is not None
+    return small and start > 0 and _GOES_ON.match(segment[end:]) is not None
 
 
 def _is_negated(segment: str, start: int) -> bool:
-    return re.search(r"\b(?:not|neither|nor|never|than|instead of)\s*$", segment[:start]) is not None
+    return _NEGATION.search(segment[:start]) is not None
 
 
 def _is_restated(segment: str, mentions: Sequence[tuple[str, tuple[int, int]]]) -> bool:

@@ -16,11 +16,10 @@ import pytest
 from flows.__main__ import main
 from flows.answer_options import AnswerOptions
 from flows.language_model import key_from_secret
-from storage.answers import count_statuses
 from storage.tables import read_predictions
 from tasks.summer.engines.protocol import EngineError
 from tests.flows.jobs import run_pqa, start_pqa
-from tests.language_models import Misdeed, ScriptedServer, make_tiny_llama, transformers_serve
+from tests.language_models import Misdeed, ScriptedServer, count_statuses, make_tiny_llama, transformers_serve
 
 GENES = [f"G{number:02}" for number in range(30)]
 

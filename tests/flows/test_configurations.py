@@ -24,6 +24,12 @@ def test_each_predictor_is_one_configuration_and_those_that_draw_one_a_seed():
     assert len({one.slug for one in made}) == 4
 
 
+def test_the_form_of_retrieval_that_draws_has_seeds_too():
+    options = {"predictors": ("retrieval",), "seeds": 3}
+    assert len(configurations(PredictorOptions(**options))) == 1
+    assert len(configurations(PredictorOptions(**options, settings=("retrieval.form=sampled",)))) == 3
+
+
 def test_the_whole_grid_is_twelve_sizes_of_each_network():
     made = configurations(PredictorOptions(predictors=("mlp", "gat", "kernel"), grid=True, seeds=3))
     assert len(made) == 2 * 12 * 3 + 1

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage import answers
-from storage.answers import Answer, AnswerLedger, answer_key, count_statuses, prompt_digest, read_answers
+from storage.answers import Answer, AnswerLedger, answer_key, prompt_digest, read_answers
 from storage.errors import StorageError
+from tests.language_models import count_statuses
 
 ROOT = Path(__file__).parents[2]
 

@@ -149,6 +149,19 @@ def test_cells_of_other_perturbations_change_nothing(tmp_path):
     assert changed.expression.toarray().tobytes() != before.expression.toarray().tobytes()
 
 
+def test_cells_drawn_of_a_perturbation_do_not_depend_on_which_others_there_are(tmp_path):
+    counts, names = cells_of_all()
+    path = write_screen(tmp_path / "x.h5ad", counts, names, genes=MEASURED)
+    columns = {"perturbation_key": "perturbation", "control": CONTROL}
+    limits = {"most_cells": 3, "most_controls": 20, "most_genes": 100}
+    drawn = []
+    for perts in (["g02"], ["g01", "g02"]):
+        cells = read_training_cells(path, columns, perts, MEASURED, seed=4, **limits)
+        drawn.append(cells.expression[cells.perts == "g02"].toarray())
+    assert len(drawn[0]) == 3
+    assert drawn[0].tobytes() == drawn[1].tobytes()
+
+
 def test_layer_and_cells_are_those_that_the_labels_were_made_of(tmp_path):
     counts, names = cells_of_all()
     before = read(write_screen(tmp_path / "a.h5ad", counts, names, genes=MEASURED))

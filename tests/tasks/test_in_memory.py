@@ -105,6 +105,23 @@ def test_order_of_entries_and_stored_zeros_do_not_matter_and_the_input_is_left_a
     np.testing.assert_array_equal(mixed.indices, before)
 
 
+def test_a_value_given_in_parts_is_their_sum():
+    counts, groups = made(4)
+    expected = rank_sums(sparse.csr_matrix(counts), groups)
+    twice = sparse.coo_matrix(sparse.csr_matrix(counts) * 2)
+    halves = [np.concatenate([part, part]) for part in (twice.row, twice.col, twice.data / 4)]
+    order = np.argsort(halves[0], kind="stable")
+    row, column, value = (part[order] for part in halves)
+    starts = np.searchsorted(row, np.arange(N_CELLS + 1))
+    for normalised in (value, value + 0.0):
+        parts = sparse.csr_matrix((normalised, column, starts), shape=counts.shape)
+        assert not parts.has_canonical_format
+        found = rank_sums(parts, groups)
+        np.testing.assert_array_equal(found.u_statistic, expected.u_statistic)
+        np.testing.assert_allclose(found.mean, expected.mean)
+        assert parts.nnz == len(value)
+
+
 def test_values_that_cannot_be_ranked_are_refused_all_at_once():
     counts, groups = made()
     bad = sparse.csr_matrix(counts[:-1])

@@ -111,6 +111,33 @@ def test_cells_without_a_perturbation_and_other_cell_lines_are_left_out(tmp_path
     assert seen.n_values == (counts[chosen] > 0).sum()
 
 
+@pytest.mark.parametrize("row", [1, 2900])
+def test_values_of_cells_that_are_left_out_are_nobody_s_business(tmp_path, row):
+    counts = random_counts(3000, 500).astype(np.float32)
+    line = np.full(3000, "K562")
+    line[row], counts[row] = "other", 0.5
+    path = write_screen(tmp_path / "x.h5ad", counts, random_names(3000, 3), line=line)
+    assert ingest_screen(path, tmp_path / "a", **KEYS, only="line=K562").n_cells == 2999
+    counts[row - 1, 0] = 0.5
+    path = write_screen(tmp_path / "y.h5ad", counts, random_names(3000, 3), line=line)
+    with pytest.raises(InputError, match="1 values are not whole numbers"):
+        ingest_screen(path, tmp_path / "b", **KEYS, only="line=K562")
+
+
+def test_cells_without_a_guide_and_genes_without_a_name_are_refused(tmp_path):
+    import anndata
+
+    names = random_names(60, 2)
+    guides = [None if i < 5 else f"{name}_1" for i, name in enumerate(names)]
+    path = write_screen(tmp_path / "x.h5ad", random_counts(60, 5), names, sg=pd.Categorical(guides))
+    table = anndata.read_h5ad(path)
+    table.var["symbol"] = pd.Categorical(["V", None, "X", None, "Z"])
+    table.write_h5ad(path)
+    with pytest.raises(InputError) as error:
+        ingest(path, tmp_path / "store", guide_key="sg", gene_key="symbol")
+    assert list(error.value.problems) == ["2 genes have no name in 'symbol'", "5 cells have no value in 'sg'"]
+
+
 def test_counts_of_a_layer_and_names_of_other_columns_are_used_where_asked_for(tmp_path):
     counts, names = random_counts(60, 5), random_names(60, 2)
     path = write_screen(

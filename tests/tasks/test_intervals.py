@@ -12,7 +12,6 @@ from tasks.comparison.intervals import (
     bootstrap_auroc,
     draw_weights,
     leaderboard,
-    paired_difference,
 )
 from tasks.comparison.metrics import score_summary
 
@@ -107,26 +106,33 @@ def test_interval_covers_the_true_mean_where_hard_genes_have_few_positives():
     assert abs(np.mean(limits) - true) < 0.005
 
 
+def behind(scored_by_predictor, *, draws):
+    """How far the last is behind the best, with its limits."""
+    last = leaderboard(scored_by_predictor, draws=draws).iloc[-1]
+    return tuple(last[f"difference_to_best{part}"] for part in ("", "_low", "_high"))
+
+
 def test_the_same_draws_serve_both_predictors():
     a, b = scored_pairs(signal=1.0), scored_pairs(signal=0.2)
-    same = paired_difference(a, a.assign(score=a["score"] * 3).sample(frac=1, random_state=0), draws=50)
-    assert (same.estimate, same.low, same.high) == (0, 0, 0)
-    difference = paired_difference(a, b, draws=200)
-    assert 0 < difference.low < difference.estimate < difference.high
+    scaled = a.assign(score=a["score"] * 3).sample(frac=1, random_state=0)
+    assert behind({"a": [a], "scaled": [scaled]}, draws=50) == (0, 0, 0)
+    estimate, low, high = behind({"a": [a], "b": [b]}, draws=200)
+    assert 0 < low < estimate < high
     separate = [np.subtract(*bootstrap_auroc(scored, draws=200)[::-1]) for scored in (a, b)]
-    assert difference.high - difference.low < np.hypot(*separate)
+    assert high - low < np.hypot(*separate)
 
 
-def test_swapping_the_predictors_turns_the_difference_round():
+def test_a_gain_over_a_worse_reference_is_its_distance_turned_round():
     a, b = scored_pairs(signal=1.0), scored_pairs(signal=0.2)
-    one, other = paired_difference(a, b, draws=60), paired_difference(b, a, draws=60)
-    assert (one.estimate, one.low, one.high) == pytest.approx((-other.estimate, -other.high, -other.low))
+    table = leaderboard({"a": [a], "b": [b]}, reference="b", draws=60).set_index("predictor")
+    gain = [table.loc["a", f"gain_over_reference{part}"] for part in ("", "_low", "_high")]
+    assert gain == pytest.approx(behind({"a": [a], "b": [b]}, draws=60))
 
 
 def test_different_pairs_or_labels_cannot_be_compared():
     scored = scored_pairs()
-    with pytest.raises(InputError, match=r"the second \(899 pairs\) was not scored on the same pairs"):
-        paired_difference(scored, scored.iloc[1:])
+    with pytest.raises(InputError, match=r"b 0 \(899 pairs\) was not scored on the same pairs"):
+        leaderboard({"a": [scored], "b": [scored.iloc[1:]]})
     changed = scored.assign(label=1 - scored["label"])
     with pytest.raises(InputError) as caught:
         leaderboard({"a": [scored], "b": [changed], "c": [scored.iloc[1:]]})
@@ -139,10 +145,12 @@ def test_leaderboard_is_best_first_with_ties_by_name():
     assert list(table["predictor"]) == ["a", "z", "poor"]
     assert list(table["difference_to_best"][:2]) == [0, 0]
     last = table.iloc[2]
-    difference = paired_difference(good, poor, draws=60, seed=2)
-    assert last["difference_to_best"] == pytest.approx(difference.estimate)
-    assert last["difference_to_best_low"] == pytest.approx(difference.low)
-    assert last["difference_to_best_high"] == pytest.approx(difference.high)
+    draws = np.subtract(*(auroc_draws(scored, draws=60, seed=2) for scored in (good, poor)))
+    estimate = score_summary(good).auroc - score_summary(poor).auroc
+    assert last["difference_to_best"] == pytest.approx(estimate)
+    # The draws slide: their mean is moved to the estimate.
+    limits = estimate + np.percentile(draws - draws.mean(), (2.5, 97.5))
+    assert [last["difference_to_best_low"], last["difference_to_best_high"]] == pytest.approx(limits.tolist())
     assert (last["auroc_low"], last["auroc_high"]) == bootstrap_auroc(poor, draws=60, seed=2)
     scores = score_summary(poor).as_dict()
     for column in ("auroc", "pooled_auroc", "pooled_auprc", "n_genes", "n_genes_dropped", "n_pairs"):

@@ -115,6 +115,8 @@ def test_kernels_of_sources_that_are_not_there_are_left_out(graph):
     assert kernels.sources == ("all", "string", "in")
     names = graph.genes[:5]
     both = kernels.mixed(names, names, ("all", "string", "no such source"))
+    with pytest.raises(InputError, match="none of the sources corum, go is in it; there are all, string, in"):
+        kernels.mixed(names, names, ("corum", "go"))
     single = [kernels.by_source[name].between(names, names) for name in ("all", "string")]
     np.testing.assert_allclose(both, sum(single) / 2, atol=1e-6)
     state = {name: np.asarray(values) for name, values in kernels.state().items()}
@@ -269,6 +271,15 @@ def test_blend_equals_penalised_logistic_regression():
     np.testing.assert_allclose(blend.log_odds(scores), oracle.decision_function(unit), atol=5e-3)
     # A member that points the wrong way is left out, not turned round.
     assert Blend.fit(-scores, labels).weights.max() < 0.05
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_ensemble_weighs_alike_where_no_row_of_a_task_is_held_out(graph, seed):
+    rows = planted(perts=range(20))
+    few = rows[rows["pert"].isin(rows["pert"].unique()[:3])]
+    model = make_predictor("ensemble", members="prior,physical")
+    model = model.fit({"de": rows, "dir": few}, Context(graph, seed=seed, threads=1))
+    assert np.isfinite(model.predict("dir", rows)).all()
 
 
 def test_ensemble_leaves_out_a_member_without_information(graph):

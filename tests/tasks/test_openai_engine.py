@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from storage.answers import AnswerLedger, count_statuses, read_answers
+from storage.answers import AnswerLedger, read_answers
 from storage.errors import LedgerError
 from tasks.summer.asking import Limits, ask
 from tasks.summer.engines.openai import OpenAIEngine, ServerOptions, check_urls
 from tasks.summer.engines.protocol import EngineError, Generation, ModelName, Sampling
-from tests.language_models import Misdeed, ScriptedServer
+from tests.language_models import Misdeed, ScriptedServer, count_statuses
 
 SAMPLING = Sampling(ModelName("tiny"), Generation(max_tokens=50), votes=3)
 KEY = "sk-very-secret"

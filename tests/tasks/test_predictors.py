@@ -98,6 +98,7 @@ def test_protocol_and_finite_scores(name, graph):
         assert scores.dtype == np.float64
         assert scores.shape == (len(PAIRS),)
         assert np.isfinite(scores).all()
+        assert predictor.predict(task, PAIRS.iloc[:0]).shape == (0,)
     for value in predictor.parameters().values():
         assert value is None or isinstance(value, str | int | float | bool)
 

@@ -288,6 +288,23 @@ def test_batches_without_any_count_or_without_controls_take_no_part():
     assert set(apart.batch[Comparison.of(apart, 0, 0.0).rows]) == {0, 2}
 
 
+def test_a_gene_of_one_batch_with_a_guide_a_side_cannot_be_tested():
+    profiles, _ = profiles_of(guides=1, batches=4)
+    # One perturbed and one control profile in each batch: three residual degrees of freedom, of all batches.
+    kept = np.flatnonzero((profiles.group == 0) | (np.arange(12) % 2 == 0))
+    pair = Profiles(
+        np.zeros(0, np.int32),
+        profiles.group[kept],
+        profiles.batch[kept],
+        profiles.library[kept],
+        np.array([0, 4, 8], np.int64),
+    )
+    comparison = Comparison.of(pair, 0, 0.0)
+    everywhere = np.full(8, 30.0)
+    assert np.isfinite(regression_t(everywhere, comparison)[0])
+    assert np.isnan(regression_t(np.where(pair.batch == 1, 30.0, 0.0), comparison)[0])
+
+
 def test_regressions_of_a_screen_find_what_was_changed_and_little_else(tmp_path, client):
     counts, names, batch, guide = cells()
     genes = GENES[:10]

@@ -38,6 +38,7 @@ def de_tests(perturbations=8, genes=60, seed=0):
             "mean_pert": 1.0,
             "mean_control": 1.0,
             "log2_fold_change": fold_change,
+            "log10_p_value": np.log10(np.maximum(p_value, 1e-320)),
             "u_statistic": 0.0,
             "p_value": p_value,
             "p_adj": np.minimum(1, p_value * 20),
@@ -361,8 +362,11 @@ def test_guides_that_leave_their_target_are_listed_worst_first():
 
 
 def test_share_of_small_p_values():
-    assert small_p_share(pd.DataFrame({"p_value": [0.01, 0.5, np.nan, 0.9, 0.04]})) == 0.5
-    assert np.isnan(small_p_share(pd.DataFrame({"p_value": [np.nan]})))
+    # The last gene is not expressed: its p-value says nothing.
+    means = {"mean_pert": [1, 1, 1, 0, 2, 0], "mean_control": [1, 0, 1, 3, 1, 0]}
+    tests = pd.DataFrame({"p_value": [0.01, 0.5, np.nan, 0.9, 0.04, 1.0]} | means)
+    assert small_p_share(tests) == 0.5
+    assert np.isnan(small_p_share(tests.iloc[[2, 5]]))
 
 
 def test_tenths_of_the_score_keep_equal_scores_together():

@@ -150,6 +150,21 @@ def test_observations_are_the_same_after_a_file(retrieved, pairs, tmp_path):
 # Texts
 
 
+@pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)])
+def test_names_and_texts_are_told_apart_by_their_source_in_any_order(tmp_path, graph, order):
+    rows = [
+        ("G1", "gene one | gene group: Ones", "hgnc_name"),
+        ("G1", "Refseq on G1.", "refseq_summary"),
+        ("G1", "Another text on G1.", "ncbi_gene_summary_playdata"),
+        ("G2", "A text on G2.", "ncbi_gene_summary_playdata"),
+    ]
+    table = pd.DataFrame(rows[order], columns=["gene", "description", "source"])
+    table.to_parquet(tmp_path / "gene_text.parquet")
+    index = EntryIndex.read(tmp_path, graph)
+    assert index.names == {"G1": "gene one"}
+    assert index.texts == {"G1": "Refseq on G1.", "G2": "A text on G2."}
+
+
 def test_entries_come_by_trust_and_are_capped(graph):
     index = EntryIndex(graph, {"G03": "It does this. And that."}, {"G03": "gene three"}, {"P0": "splicing"})
     entries = index.entries("ALIAS")

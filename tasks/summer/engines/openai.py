@@ -45,7 +45,7 @@ class ServerOptions:
         How often a request is sent before it counts as failed.
     backoff, longest_backoff
         Seconds: the wait before try n + 1 is drawn from 0 to ``backoff * 2**n``, at most the longest; a
-        server that names a time itself is not asked before it has passed.
+        server that names a time itself is left alone for so long, at most the longest too.
     """
 
     base_urls: tuple[str, ...] = ("http://127.0.0.1:23333/v1",)
