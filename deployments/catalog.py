@@ -72,7 +72,13 @@ def read_catalog(data: Path, workspace: Path, watch: str = "") -> Catalog:
         if tables or HEAD in files:
             knowledge[_name_of(folder, data)] = str(folder)
     if watch and "://" not in watch:
-        screens |= {f"inbox/{path.stem}": str(path) for path in sorted(Path(watch).glob("*.h5ad"))}
+        inbox = Path(watch)
+        screens |= {
+            f"inbox/{(folder / name).relative_to(inbox).with_suffix('')}": str(folder / name)
+            for folder, files in _walk(inbox)
+            for name in files
+            if name.endswith(".h5ad")
+        }
     return Catalog(screens, data_sets | _made(workspace), knowledge, gene_lists)
 
 

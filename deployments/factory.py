@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
 
 from prefect import Flow
@@ -19,6 +19,7 @@ from flows.up_options import UpOptions
 
 #: Every deployment and every run of one has this tag, and one with the version.
 TAG = "pqa"
+NIGHTLY = "nightly"
 WAIT, SKIP = ConcurrencyLimitStrategy.ENQUEUE, ConcurrencyLimitStrategy.CANCEL_NEW
 
 
@@ -90,15 +91,34 @@ SERVED = (
 )
 
 
+@dataclass(frozen=True)
+class Known:
+    """What the server knows of a deployment that somebody may have set there.
+
+    Attributes
+    ----------
+    parameters
+        Values that the form begins with.
+    at_once
+        Runs at a time; None for no limit.
+    """
+
+    schedules: Sequence[DeploymentScheduleCreate]
+    paused: bool = False
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    at_once: int | None = 1
+
+
 def make_deployments(
-    options: UpOptions, catalog: Catalog, known: dict[str, Sequence[DeploymentScheduleCreate]]
+    options: UpOptions, catalog: Catalog, known: Mapping[str, Known]
 ) -> list[RunnerDeployment]:
     """All deployments, ready to be registered.
 
     Parameters
     ----------
     known
-        Schedules of deployments that the server has already: what somebody has changed there is kept.
+        Deployments that the server has already, by name: what somebody has changed there is kept, but for
+        the night and the time zone where the options name one.
     """
     return [_make(served, options, catalog, known.get(served.name)) for served in SERVED]
 
@@ -107,19 +127,25 @@ def _make(
     served: Served,
     options: UpOptions,
     catalog: Catalog,
-    known: Sequence[DeploymentScheduleCreate] | None,
+    known: Known | None,
 ) -> RunnerDeployment:
     release = version("perturbqa-flows")
+    known = known or Known(schedules_of(served.name, options), at_once=served.at_once)
+    limit = None
+    if known.at_once is not None:
+        limit = ConcurrencyLimitConfig(limit=known.at_once, collision_strategy=served.more)
     deployment = RunnerDeployment.from_flow(
         served.flow,
         served.name,
         description=served.description,
         tags=[TAG, f"version-{release}"],
         version=release,
-        concurrency_limit=ConcurrencyLimitConfig(limit=served.at_once, collision_strategy=served.more),
+        concurrency_limit=limit,
         entrypoint_type=EntrypointType.MODULE_PATH,
+        paused=known.paused,
+        parameters=dict(known.parameters),
     )
-    deployment.schedules = list(known) if known is not None else schedules_of(served.name, options)
+    deployment.schedules = [_as_asked(entry, options) for entry in known.schedules]
     deployment._parameter_openapi_schema = form_of(served.flow, catalog)
     return deployment
 
@@ -129,12 +155,29 @@ def schedules_of(name: str, options: UpOptions) -> list[DeploymentScheduleCreate
     if name == "new screens":
         return [_cron("hourly", "7 * * * *", options.timezone, active=True)]
     if name == "benchmark":
-        hour, minute = (options.nightly or "02:00").split(":")
-        when = f"{int(minute)} {int(hour)} * * *"
-        return [_cron("nightly", when, options.timezone, active=options.nightly is not None)]
+        return [
+            _cron(NIGHTLY, _at(options.nightly or "02:00"), options.timezone, active=bool(options.nightly))
+        ]
     return []
 
 
-def _cron(slug: str, cron: str, timezone: str, *, active: bool) -> DeploymentScheduleCreate:
-    schedule = CronSchedule(cron=cron, timezone=timezone)
+def _as_asked(entry: DeploymentScheduleCreate, options: UpOptions) -> DeploymentScheduleCreate:
+    """A schedule with the night and the time zone of the options, where they name one."""
+    if not isinstance(entry.schedule, CronSchedule):
+        return entry
+    cron, timezone, active = entry.schedule.cron, entry.schedule.timezone, entry.active
+    if entry.slug == NIGHTLY and options.nightly:
+        cron, active = _at(options.nightly), True
+    asked = CronSchedule(cron=cron, timezone=options.timezone or timezone)
+    return entry.model_copy(update={"schedule": asked, "active": active})
+
+
+def _cron(slug: str, cron: str, timezone: str | None, *, active: bool) -> DeploymentScheduleCreate:
+    schedule = CronSchedule(cron=cron, timezone=timezone or "UTC")
     return DeploymentScheduleCreate(schedule=schedule, active=active, slug=slug)
+
+
+def _at(time: str) -> str:
+    """HH:MM as cron."""
+    hour, minute = time.split(":")
+    return f"{int(minute)} {int(hour)} * * *"

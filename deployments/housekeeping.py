@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from prefect.blocks.core import Block
 from prefect.blocks.notifications import CustomWebhookNotificationBlock, SlackWebhook
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import DeploymentScheduleCreate, GlobalConcurrencyLimitCreate
+from prefect.client.schemas.actions import (
+    DeploymentScheduleCreate,
+    GlobalConcurrencyLimitCreate,
+    GlobalConcurrencyLimitUpdate,
+)
 from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.events.actions import SendNotification
@@ -18,7 +21,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed
 
 from deployments.entries import GPU_LIMIT
-from deployments.factory import TAG
+from deployments.factory import TAG, Known
 from storage.errors import InputError
 
 BAD = ("prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut")
@@ -29,26 +32,36 @@ SUBJECT = "{{ flow_run.name }}: {{ flow_run.state.name }}"
 BODY = "/runs/flow-run/{{ flow_run.id }}\n\n{{ flow_run.state.message }}"
 
 
-def known_schedules(client: SyncPrefectClient) -> dict[str, Sequence[DeploymentScheduleCreate]]:
-    """Schedules of the deployments that are there, by deployment, as they would be made again."""
+def known_deployments(client: SyncPrefectClient) -> dict[str, Known]:
+    """What somebody may have set in Prefect of the deployments that are there, by name."""
     found = client.read_deployments(deployment_filter=DeploymentFilter(tags={"all_": [TAG]}))
-    return {
-        deployment.name: [
+    known = {}
+    for deployment in found:
+        schedules = [
             DeploymentScheduleCreate(
                 schedule=entry.schedule, active=entry.active, slug=entry.slug, parameters=entry.parameters
             )
             for entry in deployment.schedules
         ]
-        for deployment in found
-    }
+        limit = deployment.global_concurrency_limit
+        known[deployment.name] = Known(
+            schedules, deployment.paused, deployment.parameters, None if limit is None else limit.limit
+        )
+    return known
 
 
 def limit_gpu(client: SyncPrefectClient) -> None:
-    """Make the limit of one run on the GPU, unless it is there; another number set by hand is kept."""
+    """Make the limit of one run on the GPU, unless it is there; another number set by hand is kept.
+
+    To be called when no run of ours is left (`bury_runs`): the server remembers a place that was taken when
+    it went down, and forgets who had it (Prefect 3.8), so all are given back.
+    """
     try:
         client.read_global_concurrency_limit_by_name(GPU_LIMIT)
     except ObjectNotFound:
         client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=GPU_LIMIT, limit=1))
+    free = GlobalConcurrencyLimitUpdate(active_slots=0)
+    client.update_global_concurrency_limit(GPU_LIMIT, free)
 
 
 def bury_runs(client: SyncPrefectClient, why: str) -> int:

@@ -9,13 +9,15 @@ import sys
 import time
 from pathlib import Path
 
+from httpx import HTTPError
 from prefect.client.orchestration import get_client
 from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import PrefectException
 from prefect.runner import Runner
 
 from deployments.catalog import Catalog, read_catalog
 from deployments.factory import make_deployments
-from deployments.housekeeping import bury_runs, known_schedules, limit_gpu, skip_missed, tell_of_failures
+from deployments.housekeeping import bury_runs, known_deployments, limit_gpu, skip_missed, tell_of_failures
 from deployments.surroundings import Surroundings
 from flows.up_options import UpOptions
 from storage.errors import PqaError
@@ -64,20 +66,26 @@ async def _serve(options: UpOptions, here: Surroundings) -> None:
 
 async def _refresh(options: UpOptions, here: Surroundings, offered: Catalog) -> None:
     """Offer new names in the forms as they come, and no longer those that are gone."""
+    # The night and the time zone were set at the start; what is changed in Prefect since then is kept.
+    options = options.model_copy(update={"nightly": None, "timezone": None})
     while True:
         await asyncio.sleep(LOOK)
-        found = await asyncio.to_thread(_look, here)
-        if found != offered:
-            _say("the forms offer other names now")
-            for deployment in await _deployments(options, found):
-                await deployment.aapply()
-            offered = found
+        try:
+            found = await asyncio.to_thread(_look, here)
+            if found != offered:
+                for deployment in await _deployments(options, found):
+                    await deployment.aapply()
+                _say("the forms offer other names now")
+                offered = found
+        except (OSError, HTTPError, PrefectException) as error:
+            # A folder that cannot be read now, or a server that is just starting: runs must not end for that.
+            _say(f"names in the forms could not be looked at ({error}); tried again")
 
 
 async def _deployments(options: UpOptions, catalog: Catalog) -> list[RunnerDeployment]:
     def known() -> dict:
         with get_client(sync_client=True) as client:
-            return known_schedules(client)
+            return known_deployments(client)
 
     return make_deployments(options, catalog, await asyncio.to_thread(known))
 

@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.answer_stages import list_stage, vote_stage
 from flows.answer_steps import ask_listed, material_of, predictor_name
-from flows.language_model import LanguageModel, key_from_secret
+from flows.language_model import LanguageModel, Spent, key_from_secret
 from flows.options import AnswerOptions, KnowledgeOptions, PredictorOptions, RunOptions
 from flows.predict_stages import scorable, score_stage
 from flows.reasons import reason_of
@@ -53,7 +53,7 @@ def ask_variant(
     """Ask all tasks' questions of one variant, count their votes, score where labels are known."""
     listed, counted = {}, {}
     logger = get_run_logger()
-    with model.ledger() as ledger:
+    with model.ledger(logger.info) as ledger:
         for name in labels.tables:
             _, listed[name] = list_stage(place, labels, name, variant, observations[name], material, model)
             title = f"{predictor_name(variant)} {name} on {labels.name}"
@@ -80,13 +80,18 @@ def answer_questions(
     knowledge_options: KnowledgeOptions = KnowledgeOptions(),
     predict: PredictorOptions = PredictorOptions(),
     run: RunOptions = RunOptions(),
+    spent: Spent | None = None,
 ) -> Answered:
-    """Answer the test questions of a data set in every variant asked for; one that fails fails alone."""
+    """Answer the test questions of a data set in every variant asked for; one that fails fails alone.
+
+    ``spent`` is what the job has used of its budget; counted in.
+    """
     place = Place(run.workspace, None, run.force)
     material = material_of(labels.name, knowledge, options, knowledge_options)
     ledger = Path(run.workspace).resolve() / "answers"
     predictions, scores, failed = {}, {}, {}
-    with LanguageModel(options, ledger, key_from_secret(options)) as model:
+    key = key_from_secret(options)
+    with LanguageModel(options, ledger, key, spent=spent, waits=True) as model:
         observations = retrieve_observations(place, labels, material, options)
         if options.summaries == "engine":
             material = summarised(material, summarise_genes(place, labels, material, model).folder)

@@ -16,6 +16,7 @@ import tasks.knowledge
 import tasks.predictors
 import tasks.summer
 from flows.answer_questions import Answered, answer_questions
+from flows.answer_steps import predictor_name
 from flows.compare_stages import compare_stage, leaderboards_of
 from flows.configurations import configurations
 from flows.enrich_gene_sets import enrich_gene_sets
@@ -23,7 +24,7 @@ from flows.enrich_stages import cluster_files
 from flows.first_checks import check_inputs
 from flows.label_screen import label_screen
 from flows.label_stages import EMBEDDED_KEYS
-from flows.language_model import HOW_ASKED
+from flows.language_model import HOW_ASKED, Spent
 from flows.options import (
     AnswerOptions,
     BenchmarkOptions,
@@ -50,9 +51,8 @@ from flows.reporting import (
 )
 from flows.track import track_comparison
 from flows.train_predictors import Fitted, Trained, train_predictors
-from storage.errors import InputError, LedgerError
+from storage.errors import LedgerError
 from storage.manifest import StageRecord, source_digest
-from storage.tables import read_labels
 from storage.tracking import Tracker, charts_of, local_uri, page_of
 from tasks.summer.templates import Prompts
 
@@ -118,21 +118,28 @@ def benchmark(
         made = label_screen(screen, quality, expression, label, sets, run)
         others = [LabelSet.of_stem(stem) for stem in predict.also]
         data_sets = [(_made_labels(made, screen), _knowledge_of(made, knowledge), made)]
+    spent, attempted, told = Spent(), 0, []
     for data_set, folder, records in data_sets:
         tracks = _on_tracks(data_set, others, predict)
-        compared, broken = _one(tracks, data_set, folder, records, predict, knowledge, answer, run)
+        try:
+            compared, broken = _one(tracks, data_set, folder, records, predict, knowledge, answer, run, spent)
+        except LedgerError as error:
+            # Nothing to compare on this one; the others have their turn.
+            told.append(f"{data_set.name}: {error}")
+            continue
         results.append(compared)
         failed |= {f"{name} on {data_set.name}": why for name, why in broken.items()}
-    if cluster_files(answer):
-        state = enrich_gene_sets(data_sets[0][1], answer, knowledge, run, return_state=True)
-        if not state.is_completed():
-            failed["names of clusters"] = reason_of(state)
+        attempted += len(configurations(predict)) * sum(one is not None for one in tracks.values())
+        attempted += len(answer.variants) if answer.engine != "none" else 0
     if failed:
         lines = "".join(f"\n  - {unit}: {why}" for unit, why in failed.items())
-        each = len(configurations(predict)) * len(predict.tracks)
-        each += len(answer.variants) if answer.engine != "none" else 0
-        asked = each * len(data_sets)
-        raise LedgerError(f"{len(failed)} of {asked} predictors failed, the others are in the report:{lines}")
+        told.append(f"{len(failed)} of {attempted} predictors failed, the others are in the report:{lines}")
+    if cluster_files(answer):
+        state = enrich_gene_sets(data_sets[0][1], answer, knowledge, run, spent, return_state=True)
+        if not state.is_completed():
+            told.append(f"clusters were not named: {reason_of(state)}")
+    if told:
+        raise LedgerError("\n".join(told))
     return results
 
 
@@ -153,6 +160,7 @@ def _one(
     knowledge: KnowledgeOptions,
     answer: AnswerOptions,
     run: RunOptions,
+    spent: Spent,
 ) -> tuple[Compared, dict[str, str]]:
     """Train, answer and compare on one data set."""
     logger = get_run_logger()
@@ -168,7 +176,9 @@ def _one(
         }
         answered = Answered()
         if answer.engine != "none":
-            answered = answer_questions(labels, folder, tracker, parent, answer, knowledge, predict, run)
+            given = (labels, folder, tracker, parent, answer, knowledge, predict, run, spent)
+            state = answer_questions(*given, return_state=True)
+            answered = state.result() if state.is_completed() else _unanswered(answer, reason_of(state))
             trained[WITHIN] = _together(trained.get(WITHIN), answered)
         notes = _notes(labels, trained, answered)
         notes += tuple(
@@ -205,6 +215,11 @@ def _one(
     return compared, failed
 
 
+def _unanswered(answer: AnswerOptions, why: str) -> Answered:
+    """All variants failed before one of them was asked: in summaries, or in retrieval."""
+    return Answered(failed={predictor_name(variant): why for variant in answer.variants}, notes=())
+
+
 def _together(trained: Trained | None, answered: Answered) -> Trained:
     """Predictors and language model in one leaderboard."""
     asked = {
@@ -233,24 +248,14 @@ def _notes(labels: LabelSet, trained: dict[str, Trained], answered: Answered) ->
 
 
 def _made_labels(made: ScreenRecords, screen: ScreenOptions) -> LabelSet:
-    """The made tables that can be asked about: with something to learn from and something to predict.
-
-    A screen with next to no DE genes may leave no direction to learn.
-    """
-    tables = {name: made.labels.folder / f"{name}.parquet" for name in TASK_TITLES}
-    usable = {
-        name: path
-        for name, path in tables.items()
-        if made.labels.rows[path.name] and read_labels(path)["split"].nunique() == 2
-    }
-    if not usable:
-        raise InputError(made.labels.name, ["no perturbation with labels on both sides of the split"])
+    """The made tables that can be asked about, and the cells that they were made of."""
+    labels = LabelSet.of_stem(str(made.labels.folder))
     file = Path(screen.screen)
     if made.simulated is not None:
         file, screen = made.simulated.folder / "screen.h5ad", screen.model_copy(update=EMBEDDED_KEYS)
     columns = screen.model_dump(include={"perturbation_key", "control", "gene_key", "layer", "only"})
     columns = {name: value for name, value in columns.items() if value is not None}
-    return replace(LabelSet.of_files(made.labels.name, usable), expression=file, screen_columns=columns)
+    return replace(labels, expression=file, screen_columns=columns)
 
 
 def _knowledge_of(made: ScreenRecords, options: KnowledgeOptions) -> Path:

@@ -103,7 +103,9 @@ def call_remotely(client: Client, function: Callable, *arguments, report: Report
             report(*progress)
         return future.result()
     finally:
-        client.unsubscribe_topic(topic)
+        # A client that was closed has none, and what closed it is to be told.
+        if client.status == "running":
+            client.unsubscribe_topic(topic)
 
 
 def _reporting(function: Callable, arguments: tuple, topic: str):

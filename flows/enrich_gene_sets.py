@@ -9,7 +9,7 @@ from prefect import flow, get_run_logger
 
 from flows.answer_steps import material_of
 from flows.enrich_stages import cluster_files, name_clusters
-from flows.language_model import HOW_ASKED, LanguageModel, key_from_secret
+from flows.language_model import HOW_ASKED, LanguageModel, Spent, key_from_secret
 from flows.options import AnswerOptions, KnowledgeOptions, RunOptions
 from flows.reporting import names_artifacts
 from flows.task_progress import task_progress
@@ -24,8 +24,12 @@ def enrich_gene_sets(
     options: AnswerOptions = AnswerOptions(),
     knowledge_options: KnowledgeOptions = KnowledgeOptions(),
     run: RunOptions = RunOptions(),
+    spent: Spent | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Name every cluster by over-representation and, with an engine, by the model; log both to MLflow."""
+    """Name every cluster by over-representation and, with an engine, by the model; log both to MLflow.
+
+    ``spent`` is what the job has used of its budget; counted in.
+    """
     material = material_of("", knowledge, options, knowledge_options)
     parts = [options.model_dump_json(exclude=HOW_ASKED), knowledge_options.model_dump_json()]
     parts += [file_digest(path) for _, path in cluster_files(options)]
@@ -35,7 +39,8 @@ def enrich_gene_sets(
     folder = workspace / "enrichment" / digest[:12]
     say = get_run_logger().info
     progress = task_progress("clusters of genes", "clusters")
-    with LanguageModel(options, workspace / "answers", key_from_secret(options)) as model:
+    key = key_from_secret(options)
+    with LanguageModel(options, workspace / "answers", key, spent=spent, waits=True) as model:
         asked = model if options.engine != "none" else None
         means = name_clusters(folder, material, options, asked, say=say, progress=progress)
     names_artifacts([folder / f"{path.stem}-names.parquet" for _, path in cluster_files(options)], means)

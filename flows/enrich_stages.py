@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -39,8 +40,11 @@ def cluster_files(options: AnswerOptions) -> list[tuple[Role, Path]]:
 
 def check_clusters(options: AnswerOptions) -> list[str]:
     """What is wrong with the files of clusters, in sentences."""
-    problems = []
-    for _, path in cluster_files(options):
+    paths = [path for _, path in cluster_files(options)]
+    # What comes of a file is filed under its name.
+    twice = [name for name, n in Counter(path.stem for path in paths).items() if n > 1]
+    problems = [f"two files of clusters are called {name}; give one of them another name" for name in twice]
+    for path in paths:
         try:
             read_clusters(path)
         except InputError as error:
@@ -106,7 +110,7 @@ def _by_model(
         sampling.requests(cluster_messages(cluster, kind, material.texts, material.prompts))[0]
         for cluster in clusters
     ]
-    with model.ledger() as ledger:
+    with model.ledger(say) as ledger:
         _ask(requests, model, ledger, say, progress)
     texts = _texts(model.ledger_folder, requests)
     rows = []

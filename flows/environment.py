@@ -24,7 +24,11 @@ def prepare_environment(workspace: Path | None = None) -> None:
     """Turn telemetry off and keep Prefect's state in the workspace, unless the user has set otherwise."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
-    if workspace is not None and "PREFECT_API_URL" not in os.environ:
+    # Our own servers are on this machine; on clusters everything else often goes through a proxy.
+    for name in ("no_proxy", "NO_PROXY"):
+        there = [part for part in os.environ.get(name, "").split(",") if part]
+        os.environ[name] = ",".join(dict.fromkeys([*there, "127.0.0.1", "localhost"]))
+    if workspace is not None and not os.environ.get("PREFECT_API_URL"):
         home = Path(workspace).resolve() / "prefect"
         os.environ.setdefault("PREFECT_HOME", str(home))
         try:

@@ -35,20 +35,10 @@ def label_and_track(
     label: LabelOptions,
     sets: GeneSetOptions,
     run: RunOptions,
-    *,
-    alone: bool = True,
 ) -> ScreenRecords:
-    """Label a screen inside a flow, write its report, and log it to MLflow.
-
-    Parameters
-    ----------
-    alone
-        Whether the flow does nothing else: then the stages are the flow's own tasks, and otherwise a flow
-        below it.
-    """
+    """Label a screen as the whole work of a flow, write its report, and log it to MLflow."""
     check_screen(screen, expression, sets)
-    work = label_screen.fn if alone else label_screen
-    made = work(screen, quality, expression, label, sets, run)
+    made = label_screen.fn(screen, quality, expression, label, sets, run)
     report = Path(run.workspace).resolve() / "reports" / made.labels.folder.name / "report.html"
     label_report(report, made)
     pictures = draw_screen(report.parent, made)

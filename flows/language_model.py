@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from flows.answer_options import AnswerOptions
 from flows.options import KnowledgeOptions
-from storage.answers import AnswerLedger
+from storage.answers import AnswerLedger, is_taken
 from storage.errors import InputError, PqaError
 from tasks.knowledge.read import knowledge_files
 from tasks.summer.asking import Asked, Limits, ask
@@ -32,6 +34,14 @@ class BudgetSpent(PqaError):
     """The run stopped at the budget it was given; the same command goes on."""
 
 
+@dataclass
+class Spent:
+    """What a job has used of its budget, over all its data sets."""
+
+    tokens: int = 0
+    minutes: float = 0.0
+
+
 class LanguageModel:
     """Asks one model, keeps every answer, and knows what is left of the budget.
 
@@ -41,16 +51,28 @@ class LanguageModel:
         Folder of the answer ledger.
     api_key
         Gives the key when a server is first asked; nothing is kept of it but in the engine.
+    spent
+        Counted in; shared by all that a job asks.
+    waits
+        Whether to wait for another process that writes to the ledger, and not to fail.
     """
 
-    def __init__(self, options: AnswerOptions, ledger: Path, api_key: Callable[[], str]):
+    def __init__(
+        self,
+        options: AnswerOptions,
+        ledger: Path,
+        api_key: Callable[[], str],
+        *,
+        spent: Spent | None = None,
+        waits: bool = False,
+    ):
         self.options, self.ledger_folder, self._api_key = options, ledger, api_key
+        self._spent, self._waits = spent or Spent(), waits
         self.model = ModelName(options.model, options.revision)
         generation = Generation(options.temperature, options.top_p, options.max_new_tokens)
         self.sampling = Sampling(self.model, generation, options.votes, options.question_seed)
         self._tokenize: Tokenize | None = None
         self._engine: Engine | None = None
-        self._spent_tokens, self._spent_minutes = 0, 0.0
 
     def __enter__(self) -> LanguageModel:
         return self
@@ -60,9 +82,13 @@ class LanguageModel:
         if close is not None:
             close()
 
-    def ledger(self) -> AnswerLedger:
-        """The ledger, to be opened with ``with``."""
-        return AnswerLedger(self.ledger_folder)
+    def ledger(self, say: Say) -> AnswerLedger:
+        """The ledger, to be opened with ``with``; says so where that will have to wait."""
+        if not self._waits:
+            return AnswerLedger(self.ledger_folder)
+        if is_taken(self.ledger_folder):
+            say("another run writes answers just now; this one goes on when that has ended")
+        return AnswerLedger(self.ledger_folder, patience=math.inf)
 
     @property
     def tokenize(self) -> Tokenize | None:
@@ -106,9 +132,13 @@ class LanguageModel:
             first(done)
             progress(done, of)
 
-        asked = asyncio.run(ask(requests, engine, ledger, total=total, limits=limits, progress=told))
-        self._spent_tokens += asked.prompt_tokens + asked.output_tokens
-        self._spent_minutes += asked.seconds / 60
+        asked = Asked()
+        how = {"total": total, "limits": limits, "asked": asked, "progress": told}
+        try:
+            asyncio.run(ask(requests, engine, ledger, **how))
+        finally:
+            self._spent.tokens += asked.prompt_tokens + asked.output_tokens
+            self._spent.minutes += asked.seconds / 60
         say(
             f"{asked.done:,} answers in {asked.seconds:,.0f} s: {asked.prompt_tokens:,} prompt and "
             f"{asked.output_tokens:,} output tokens, {asked.failed:,} failed"
@@ -125,8 +155,8 @@ class LanguageModel:
         options = self.options
         tokens, minutes = options.token_budget, options.minute_budget
         return Limits(
-            max_tokens=None if tokens is None else max(tokens - self._spent_tokens, 0),
-            max_minutes=None if minutes is None else max(minutes - self._spent_minutes, 0.0),
+            max_tokens=None if tokens is None else max(tokens - self._spent.tokens, 0),
+            max_minutes=None if minutes is None else max(minutes - self._spent.minutes, 0.0),
             most_failed=int(options.max_failed * listed),
             ask_again=options.ask_again,
         )

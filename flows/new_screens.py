@@ -22,7 +22,8 @@ from flows.options import (
     ScreenNames,
     ScreenOptions,
 )
-from storage.errors import InputError, LedgerError, PqaError
+from flows.reasons import reason_of
+from storage.errors import InputError, LedgerError
 from storage.watched_files import Seen, Watched, WatchedFolder, look, read_seen, write_seen
 
 #: The record of what was seen, in the workspace.
@@ -51,13 +52,12 @@ class NewScreenOptions(Options):
 def settled_files(folder: WatchedFolder, record: Path, options: NewScreenOptions) -> list[Watched]:
     """New and changed files that have stopped changing; the record then knows of all that are there."""
     wanted = {"waiting", "failed"} if options.failed_again else {"waiting"}
-    seen = look(folder.list(), read_seen(record))
+    files = folder.list()
+    seen = look(files, read_seen(record))
     if any(entry.status in wanted and entry.looks < 2 for entry in seen.values()):
         time.sleep(options.settle_seconds)
         files = folder.list()
         seen = look(files, seen)
-    else:
-        files = folder.list()
     write_seen(record, seen)
     return [file for file in files if (entry := seen[file.path]).status in wanted and entry.looks >= 2]
 
@@ -81,31 +81,49 @@ def new_screens(
     ready = settled_files(folder, record, files)
     logger.info(f"{len(ready)} new or changed screens in {address}")
     for file in ready:
-        try:
-            given = _columns_of(folder, file, columns)
-            path = folder.fetch(file, workspace / "fetched")
-            screen = ScreenOptions(screen=str(path), **given.model_dump())
-            options = (quality, expression, label, GeneSetOptions(), run)
-            made = label_and_track(screen, *options, alone=False)
-            outcome = Seen(file.mark, 2, "labelled", str(made.labels.folder))
-        except PqaError as error:
-            outcome = Seen(file.mark, 2, "failed", str(error))
-            logger.error(f"{file.path}: {error}")
+        # A flow of its own: whatever is wrong with one file, the next ones have their turn.
+        options = (quality, expression, label, GeneSetOptions(), run)
+        state = label_file(folder, file, columns, *options, return_state=True)
+        if state.is_completed():
+            outcome = Seen(file.mark, 2, "labelled", state.result())
+        else:
+            outcome = Seen(file.mark, 2, "failed", reason_of(state))
+            logger.error(f"{file.path}: {outcome.said}")
         # Written after each: what is labelled stays labelled if this run is stopped.
         write_seen(record, read_seen(record) | {file.path: outcome})
     return _ledger(read_seen(record), ready)
 
 
+@flow(name="label-file", flow_run_name="label {file.name}", validate_parameters=False)
+def label_file(
+    folder: WatchedFolder,
+    file: Watched,
+    columns: ScreenNames,
+    quality: QualityOptions,
+    expression: ExpressionOptions,
+    label: LabelOptions,
+    sets: GeneSetOptions,
+    run: RunOptions,
+) -> str:
+    """Label one file of a watched folder; gives the folder of its label tables."""
+    given = _columns_of(folder, file, columns)
+    with folder.fetched(file, Path(run.workspace).resolve() / "fetched") as path:
+        screen = ScreenOptions(screen=str(path), **given.model_dump())
+        made = label_and_track(screen, quality, expression, label, sets, run)
+    return str(made.labels.folder)
+
+
 def _columns_of(folder: WatchedFolder, file: Watched, columns: ScreenNames) -> ScreenNames:
     """The form's names of columns, and over them those of the file beside the screen."""
-    text = folder.sidecar(file, ".yaml")
-    if text is None:
+    content = folder.sidecar(file, ".yaml")
+    if content is None:
         return columns
     known = f"keys: {', '.join(ScreenNames.model_fields)}"
     try:
-        given = yaml.safe_load(text) or {}
+        given = yaml.safe_load(content) or {}
     except yaml.YAMLError as error:
-        raise InputError(f"{file.name}.yaml", [f"is not YAML ({error.args[0]}); {known}"]) from error
+        why = " ".join(str(error).split())
+        raise InputError(f"{file.name}.yaml", [f"is not YAML ({why}); {known}"]) from error
     if not isinstance(given, dict):
         raise InputError(f"{file.name}.yaml", [f"holds a {type(given).__name__} and no names; {known}"])
     try:

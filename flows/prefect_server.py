@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import requests
 from filelock import FileLock, Timeout
 from prefect.events.worker import EventsWorker
@@ -45,13 +46,15 @@ def prefect_server(workspace: Path) -> Iterator[str]:
     if url := os.environ.get("PREFECT_API_URL"):
         yield url.removesuffix("/api")
         return
-    home = Path(os.environ["PREFECT_HOME"])
-    home.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(home / "server.lock")
+    home, held = Path(os.environ["PREFECT_HOME"]), Path(workspace).resolve() / "prefect"
+    for folder in (home, held):
+        folder.mkdir(parents=True, exist_ok=True)
+    # In the workspace wherever Prefect's state is: that is what `pqa up` holds too.
+    lock = FileLock(held / "server.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise ServerError(f"another job is running in the workspace {workspace}; {_advice(home)}") from error
+        raise ServerError(f"another job is running in the workspace {workspace}; {_advice(held)}") from error
     with lock, _running(home) as url, temporary_settings({PREFECT_API_URL: f"{url}/api"}):
         try:
             yield url
@@ -61,12 +64,12 @@ def prefect_server(workspace: Path) -> Iterator[str]:
             EventsWorker.drain_all(timeout=10)
 
 
-def _advice(home: Path) -> str:
-    """What to do when a workspace is taken: the file is there while `pqa up` serves it."""
-    served = home.parent / "up.json"
-    if not served.is_file():
+def _advice(held: Path) -> str:
+    """What to do when a workspace is taken: while `pqa up` serves it, a file there says so."""
+    served = held.parent / "up.json"
+    addresses = json.loads(served.read_text()) if served.is_file() else {}
+    if not psutil.pid_exists(addresses.get("pid", -1)):
         return "wait for it or give another --workspace"
-    addresses = json.loads(served.read_text())
     return (
         f"`pqa up` serves it: press Run at {addresses['prefect']}, or give the command its servers: "
         f"PREFECT_API_URL={addresses['prefect']}/api pqa ... --mlflow {addresses['mlflow']}"
@@ -88,6 +91,8 @@ def _running(home: Path) -> Iterator[str]:
             stderr=log,
             stdin=subprocess.DEVNULL,
             env=environment,
+            # A terminal's Ctrl-C goes to the whole group: the job still has to tell the server of its end.
+            start_new_session=True,
             preexec_fn=_end_with_parent,
         )
     try:

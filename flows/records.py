@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from distributed import Client
 
 from storage.errors import InputError
 from storage.manifest import StageRecord, file_digest, read_manifest
-from storage.tables import read_labels
+from storage.tables import read_frame, read_labels
 
 #: The two questions asked of a pair, and what label 1 means.
 TASK_TITLES = {"de": "differentially expressed or not", "dir": "up or down"}
@@ -88,26 +88,48 @@ class LabelSet:
 
     @classmethod
     def of_stem(cls, stem: str) -> LabelSet:
-        """The published layout: ``<stem>-de.parquet`` and ``<stem>-dir.parquet``.
+        """The published layout, ``<stem>-de.parquet`` and ``<stem>-dir.parquet``; or tables made here.
+
+        Those are ``de.parquet`` and ``dir.parquet`` in a folder of `pqa label` or of a finished stage.
 
         Raises
         ------
         InputError
-            If neither is there, or a table is not a label table.
+            If neither is there, a table is not a label table, or none can be asked about.
         """
         folder = Path(stem)
-        if (made := read_manifest(folder)) is not None:
-            # Tables made here: the folder of a finished stage of labels.
-            found = {task: folder / f"{task}.parquet" for task in TASK_TITLES}
-            return cls.of_files(made["name"], {task: path for task, path in found.items() if path.is_file()})
+        inside = {task: folder / f"{task}.parquet" for task in TASK_TITLES}
+        if any(path.is_file() for path in inside.values()):
+            made = read_manifest(folder)
+            return cls.of_made(folder.resolve().name if made is None else made["name"], inside)
         tables = {task: Path(f"{stem}-{task}.parquet") for task in TASK_TITLES}
         found = {task: path for task, path in tables.items() if path.is_file()}
         if not found:
-            names = " nor ".join(str(path) for path in tables.values())
-            raise InputError(stem, [f"no label tables: neither {names} is there"])
+            beside, within = (" nor ".join(map(str, paths.values())) for paths in (tables, inside))
+            raise InputError(stem, [f"no label tables: neither {beside} nor {within} is there"])
         for path in found.values():
             read_labels(path)
-        return cls.of_files(Path(stem).name, found)
+        return cls.of_files(folder.name, found)
+
+    @classmethod
+    def of_made(cls, name: str, tables: Mapping[str, Path]) -> LabelSet:
+        """Those of the tables that can be asked about: with something to learn from and to predict.
+
+        A screen with next to no DE genes may leave no direction to learn.
+
+        Raises
+        ------
+        InputError
+            If there is none.
+        """
+        usable = {task: path for task, path in tables.items() if path.is_file() and _can_be_asked(path)}
+        if not usable:
+            raise InputError(name, ["no perturbation with labels on both sides of the split"])
+        return cls.of_files(name, usable)
+
+
+def _can_be_asked(table: Path) -> bool:
+    return not read_frame(table).empty and read_labels(table)["split"].nunique() == 2
 
 
 @dataclass(frozen=True)

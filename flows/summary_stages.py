@@ -49,7 +49,7 @@ def summarise_stage(
     stage = Stage("summaries", labels.name, inputs, settings, (tasks.summer,))
 
     def work(folder: Path) -> dict[str, int]:
-        with model.ledger() as ledger:
+        with model.ledger(say) as ledger:
             return summarise(folder, genes, material, model, ledger, say=say, progress=progress)
 
     return run_stage(place.workspace, stage, work, force=place.force)

@@ -54,9 +54,13 @@ class UpOptions(Options):
         None,
         pattern=r"^([01]\d|2[0-3]):[0-5]\d$",
         title="Nightly benchmark",
-        description="HH:MM; empty: the schedule is there for 02:00 and switched off.",
+        description="HH:MM; empty: as it is, at first for 02:00 and switched off.",
     )
-    timezone: str = Field("UTC", title="Time zone", description="Of schedules, such as Europe/Berlin.")
+    timezone: str | None = Field(
+        None,
+        title="Time zone",
+        description="Of schedules, such as Europe/Berlin; empty: as they are, UTC at first.",
+    )
     notify: str | None = Field(
         None,
         title="Notify",

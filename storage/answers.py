@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import threading
 import time
 import uuid
@@ -27,6 +28,8 @@ from storage.errors import StorageError
 
 Status = Literal["ok", "length", "error", "empty"]
 #: Most answers, and most seconds, between two parts.
+#: Held by the one process that writes.
+LOCK = ".writer.lock"
 PART_ANSWERS = 1000
 PART_SECONDS = 60.0
 #: Rows read at once.
@@ -116,6 +119,8 @@ class AnswerLedger:
     ----------
     folder
         Made if it is not there.
+    patience
+        Seconds to wait for another process that writes in it.
 
     Raises
     ------
@@ -123,9 +128,9 @@ class AnswerLedger:
         If the folder cannot be written, or another process writes in it.
     """
 
-    def __init__(self, folder: Path | str):
-        self.folder = Path(folder)
-        self._lock = FileLock(self.folder / ".writer.lock")
+    def __init__(self, folder: Path | str, *, patience: float = 0.0):
+        self.folder, self._patience = Path(folder), patience
+        self._lock = FileLock(self.folder / LOCK)
         self._statuses: dict[bytes, str] = {}
         self._pending: list[dict] = []
         self._journal: IO[str] | None = None
@@ -135,7 +140,7 @@ class AnswerLedger:
     def __enter__(self) -> AnswerLedger:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
+            self._lock.acquire(timeout=-1 if self._patience == math.inf else self._patience)
         except Timeout as error:
             raise StorageError(
                 f"another process writes answers to {self.folder}; wait for it, or choose another folder"
@@ -237,6 +242,17 @@ def read_answers(folder: Path | str, columns: Sequence[str] | None = None) -> It
                 f"{path} is not a readable part of an answer ledger ({reason}); move it away and run the "
                 "same command again: its answers are then asked for once more"
             ) from error
+
+
+def is_taken(folder: Path | str) -> bool:
+    """Whether another process writes to a ledger now."""
+    if not Path(folder).is_dir():
+        return False
+    try:
+        with FileLock(Path(folder) / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def _statuses(folder: Path) -> Iterator[tuple[str, str]]:

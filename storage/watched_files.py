@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
@@ -88,15 +89,17 @@ class WatchedFolder:
         """Whether the files are on this machine's disks."""
         return "file" in self._files.protocol
 
-    def sidecar(self, file: Watched, suffix: str) -> str | None:
-        """Text of the file beside it with another suffix, if there is one."""
+    def sidecar(self, file: Watched, suffix: str) -> bytes | None:
+        """Content of the file beside it with another suffix, if there is one."""
         path = str(PurePosixPath(file.path).with_suffix(suffix))
-        return self._files.cat_file(path).decode() if self._files.exists(path) else None
+        return self._files.cat_file(path) if self._files.exists(path) else None
 
-    def fetch(self, file: Watched, folder: Path) -> Path:
-        """The file on this machine's disk: itself if it is there already, or a copy under ``folder``."""
+    @contextlib.contextmanager
+    def fetched(self, file: Watched, folder: Path) -> Iterator[Path]:
+        """The file on this machine's disk: itself if it is there already, or for now a copy in ``folder``."""
         if self.is_local:
-            return Path(file.path)
+            yield Path(file.path)
+            return
         target = folder / PurePosixPath(file.path).name
         with (
             atomic_path(target) as temporary,
@@ -104,7 +107,10 @@ class WatchedFolder:
             temporary.open("wb") as copy,
         ):
             shutil.copyfileobj(source, copy, 1 << 24)
-        return target
+        try:
+            yield target
+        finally:
+            target.unlink()
 
 
 def read_seen(path: Path) -> dict[str, Seen]:

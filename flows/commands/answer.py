@@ -42,7 +42,7 @@ def run(arguments: Namespace) -> None:
     retrieved = retrieve_for(pairs, training, material, options.answer)
     results = {}
     key = key_from_secret(options.answer)
-    with LanguageModel(options.answer, folder / "ledger", key) as model, model.ledger() as ledger:
+    with LanguageModel(options.answer, folder / "ledger", key) as model, model.ledger(_say) as ledger:
         if options.answer.summaries == "engine":
             material = _summarised(folder, pairs, material, model, ledger)
         for variant in options.answer.variants:

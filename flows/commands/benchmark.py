@@ -17,12 +17,14 @@ from flows.first_checks import check_inputs
 from flows.options import BenchmarkOptions
 from flows.prefect_server import prefect_server
 from flows.records import TASK_TITLES
+from flows.servers import check_servers
 
 
 def run(arguments: Namespace) -> None:
     """The main job as a Prefect flow, then where to look."""
     options = read_options(BenchmarkOptions, arguments, config=arguments.config)
     check_inputs(options.labels, options.screen, options.knowledge, options.answer, options.predict)
+    check_servers(options.run.mlflow)
     shorten_user_errors()
     workspace = options.run.workspace
     with prefect_server(workspace) as url:
@@ -58,7 +60,7 @@ def _result(result: Compared) -> dict:
 def _how_to_look(options: BenchmarkOptions) -> str:
     workspace = options.run.workspace.resolve()
     lines = ["To look closer:"]
-    if "PREFECT_HOME" in os.environ and "PREFECT_API_URL" not in os.environ:
+    if "PREFECT_HOME" in os.environ and not os.environ.get("PREFECT_API_URL"):
         home = shlex.quote(os.environ["PREFECT_HOME"])
         lines.append(f"  Prefect  PREFECT_HOME={home} {_beside('prefect')} server start")
     if options.run.mlflow is None:

@@ -101,6 +101,7 @@ async def ask(
     *,
     total: int,
     limits: Limits = Limits(),
+    asked: Asked | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Asked:
     """Send every request that the ledger does not answer, ``engine.window`` at a time.
@@ -112,6 +113,8 @@ async def ask(
     ----------
     total
         Requests that are not in the ledger, for the progress.
+    asked
+        Counted in, so that it tells what was spent also where an error ends the run; else a new one.
     progress
         Told how many of these are answered or failed.
 
@@ -122,7 +125,7 @@ async def ask(
     LedgerError
         If more requests failed than may.
     """
-    run = _Run(requests, engine, ledger, total, limits, progress)
+    run = _Run(requests, engine, ledger, total, limits, asked or Asked(), progress)
     async with engine:
         await run.feed()
     return run.asked
@@ -131,10 +134,10 @@ async def ask(
 class _Run:
     """The state that the places of one run share."""
 
-    def __init__(self, requests, engine, ledger, total, limits, progress):
+    def __init__(self, requests, engine, ledger, total, limits, asked, progress):
         self.engine, self.ledger, self.limits = engine, ledger, limits
         self.total, self.progress = total, progress
-        self.asked = Asked()
+        self.asked = asked
         self.queue: asyncio.Queue[Request | None] = asyncio.Queue(maxsize=engine.window + 2 * AHEAD)
         self.missing = self._missing(iter(requests))
         self.started = time.monotonic()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from deployments.catalog import read_catalog
 from flows.records import LabelSet
 from storage.manifest import Stage, run_stage
@@ -31,7 +33,11 @@ def test_everything_is_found_under_a_name_that_leads_back_to_it(tmp_path):
 
 def test_tables_made_here_are_offered_when_they_are_whole(tmp_path):
     def work(folder):
-        (folder / "de.parquet").write_bytes(b"table")
+        rows = [("A", "X", 1, "train"), ("B", "X", 0, "test")]
+        table = pd.DataFrame(rows, columns=["pert", "gene", "label", "split"])
+        table.to_parquet(folder / "de.parquet")
+        # Nothing has a direction: a table that nobody can be asked about.
+        table.head(0).to_parquet(folder / "dir.parquet")
 
     record = run_stage(tmp_path, Stage("labels", "mine", {}, {}), work)
     (tmp_path / "labels" / "half-0123456789ab").mkdir()

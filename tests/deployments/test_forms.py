@@ -6,7 +6,7 @@ import pytest
 from prefect.utilities.schema_tools import validate
 
 from deployments.catalog import Catalog
-from deployments.factory import SERVED, make_deployments, schedules_of
+from deployments.factory import SERVED, Known, make_deployments, schedules_of
 from deployments.forms import flattened
 from flows.options import BenchmarkOptions, ScreenNames
 from flows.up_options import UpOptions
@@ -101,17 +101,48 @@ def test_an_empty_data_folder_offers_nothing_and_says_so():
         CATALOG.place("screens", "nowhere")
 
 
-def test_the_night_is_switched_on_by_an_option_and_what_the_server_knows_is_kept():
+def test_the_night_is_switched_on_by_an_option():
     (nightly,) = schedules_of("benchmark", UpOptions(nightly="23:30", timezone="Europe/Berlin"))
     assert (nightly.active, nightly.schedule.cron, nightly.schedule.timezone) == (
         True,
         "30 23 * * *",
         "Europe/Berlin",
     )
-    assert not schedules_of("benchmark", UpOptions())[0].active
-    known = {"benchmark": [nightly.model_copy(update={"active": False})], "new screens": []}
-    kept = {
-        made.name: made.schedules for made in make_deployments(UpOptions(nightly="01:00"), CATALOG, known)
+    (usual,) = schedules_of("benchmark", UpOptions())
+    assert (usual.active, usual.schedule.cron, usual.schedule.timezone) == (False, "0 2 * * *", "UTC")
+
+
+def remade(options: UpOptions, known: dict[str, Known]) -> dict:
+    return {made.name: made for made in make_deployments(options, CATALOG, known)}
+
+
+def test_what_was_set_in_prefect_is_kept():
+    (nightly,) = schedules_of("benchmark", UpOptions(nightly="23:30", timezone="Europe/Berlin"))
+    known = {
+        "benchmark": Known([nightly], parameters={"predict": {"draws": 50}}, at_once=3),
+        "new screens": Known([], paused=True, at_once=None),
     }
-    assert [entry.active for entry in kept["benchmark"]] == [False]
-    assert kept["new screens"] == []
+    made = remade(UpOptions(), known)
+    (kept,) = made["benchmark"].schedules
+    assert (kept.active, kept.schedule) == (True, nightly.schedule)
+    assert made["benchmark"].parameters == {"predict": {"draws": 50}}
+    assert made["benchmark"].concurrency_limit == 3
+    assert (made["new screens"].schedules, made["new screens"].paused) == ([], True)
+    assert made["new screens"].concurrency_limit is None
+    # What nobody has set is as it comes.
+    assert not made["label a screen"].paused
+    assert made["label a screen"].concurrency_limit == 2
+
+
+def test_a_night_and_a_time_zone_that_are_asked_for_are_set():
+    (nightly,) = schedules_of("benchmark", UpOptions())
+    (hourly,) = schedules_of("new screens", UpOptions())
+    known = {"benchmark": Known([nightly]), "new screens": Known([hourly])}
+    made = remade(UpOptions(nightly="03:15", timezone="Europe/Berlin"), known)
+    (asked,), (other,) = made["benchmark"].schedules, made["new screens"].schedules
+    assert (asked.active, asked.schedule.cron, asked.schedule.timezone) == (
+        True,
+        "15 3 * * *",
+        "Europe/Berlin",
+    )
+    assert (other.schedule.cron, other.schedule.timezone) == (hourly.schedule.cron, "Europe/Berlin")

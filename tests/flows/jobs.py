@@ -13,8 +13,10 @@ from mlflow.tracking import MlflowClient
 VARYING = {"prefect", "mlflow-artifacts", "mlflow.db"}
 
 
-def start_pqa(*arguments: str | Path, environment: dict[str, str] | None = None) -> subprocess.Popen:
-    """Start ``pqa`` with captured output."""
+def start_pqa(
+    *arguments: str | Path, environment: dict[str, str] | None = None, alone: bool = False
+) -> subprocess.Popen:
+    """Start ``pqa`` with captured output; ``alone`` in a process group of its own."""
     command = [sys.executable, "-m", "flows", *map(str, arguments)]
     return subprocess.Popen(
         command,
@@ -23,6 +25,7 @@ def start_pqa(*arguments: str | Path, environment: dict[str, str] | None = None)
         text=True,
         env=os.environ | (environment or {}),
         cwd=Path(__file__).parents[2],
+        start_new_session=alone,
     )
 
 

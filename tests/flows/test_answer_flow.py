@@ -62,6 +62,46 @@ def test_a_variant_that_fails_fails_alone_and_is_said_to(job):
     assert "requests failed, more than" in err.splitlines()[-1]
 
 
+def test_summaries_that_fail_leave_the_other_predictors_their_leaderboard(tables, tmp_path, prefect_api):  # noqa: F811
+    shutil.copy(tables / "line-de.parquet", tmp_path / "mute-de.parquet")
+    with ScriptedServer(lambda body, number: Misdeed("status", 400)) as server:
+        process = start_pqa(
+            *("benchmark", "--labels", tmp_path / "mute", "--knowledge", tables / "knowledge"),
+            *("--predictors", "prior", "--draws", "50", "--engine", "openai", "--model", "tiny"),
+            *("--base-url", server.url, "--summaries", "engine", "--workspace", tmp_path / "w"),
+            environment={"PREFECT_API_URL": prefect_api},
+        )
+        _, err = process.communicate(timeout=400)
+    assert process.returncode == 1
+    assert "1 of 2 predictors failed" in err
+    assert "summer on mute: " in err
+    (board,) = (tmp_path / "w" / "comparisons").glob("mute-*/leaderboard-de.parquet")
+    assert pd.read_parquet(board)["predictor"].tolist() == ["prior"]
+
+
+def test_the_budget_is_the_whole_job_s(tables, tmp_path, prefect_api):  # noqa: F811
+    for name in ("one", "two"):
+        shutil.copy(tables / "line-de.parquet", tmp_path / f"{name}-de.parquet")
+    labels = pd.read_parquet(tmp_path / "two-de.parquet")
+    labels.iloc[::-1].to_parquet(tmp_path / "two-de.parquet")
+    with ScriptedServer(lambda body, number: "Final answer: yes") as server:
+        process = start_pqa(
+            *("benchmark", "--labels", tmp_path / "one", tmp_path / "two"),
+            *("--knowledge", tables / "knowledge", "--predictors", "prior", "--draws", "50"),
+            *("--engine", "openai", "--model", "tiny"),
+            *("--base-url", server.url, "--concurrency", "1", "--token-budget", "2000"),
+            *("--workspace", tmp_path / "w"),
+            environment={"PREFECT_API_URL": prefect_api},
+        )
+        _, err = process.communicate(timeout=400)
+        tokens = sum(len(turn["content"]) // 4 for body in server.bodies for turn in body["messages"])
+    assert process.returncode == 1
+    assert "2 of 4 predictors failed" in err
+    assert err.count("is used up") >= 2
+    # One question more than the budget may have been under way, not a second budget.
+    assert 1000 < tokens < 6000, tokens
+
+
 def test_mlflow_has_a_run_for_each_variant_with_rates_tokens_and_questions_to_read(job):
     workspace, _ = job
     runs = {run.info.run_name: run for run in mlflow_runs(workspace) if run.info.status == "FINISHED"}

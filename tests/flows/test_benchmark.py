@@ -189,6 +189,21 @@ def test_a_job_none_of_whose_predictors_works_fails_in_mlflow_too(
     assert [run.info.status for run in mlflow_runs(tmp_path)] == ["FAILED"]
 
 
+def test_servers_that_do_not_answer_are_said_before_anything_is_computed(tmp_path, label_stem, small_screen):
+    process = start_pqa(
+        *("benchmark", "--labels", label_stem, "--knowledge", small_screen.with_suffix(".knowledge")),
+        *("--mlflow", "http://127.0.0.1:9", "--workspace", tmp_path / "w"),
+        environment={"PREFECT_API_URL": "http://127.0.0.1:10/api"},
+    )
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (1, "")
+    first, *problems = err.splitlines()
+    assert first == "pqa benchmark: servers: 2 problems"
+    assert "--mlflow: nothing answers at http://127.0.0.1:9" in problems[0]
+    assert "PREFECT_API_URL: nothing answers at http://127.0.0.1:10/api" in problems[1]
+    assert not (tmp_path / "w" / "mlflow.db").exists()
+
+
 def test_everything_wrong_with_the_inputs_is_in_one_message(tmp_path, capsys):
     from flows.__main__ import main
 

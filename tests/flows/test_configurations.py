@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from flows.configurations import configurations
@@ -67,6 +68,24 @@ def test_across_takes_other_lines_rows_and_never_the_same_line_s():
     assert [path.name for path in across.also["de"]] == ["rpe1-de.parquet", "jurkat-de.parquet"]
     assert [path.name for path in across.also["dir"]] == ["rpe1-dir.parquet"]
     assert across.also_digests["dir"] == ("digest of rpe1-dir.parquet",)
+
+
+def write_labels(path: Path, rows: list[tuple[str, str, int, str]]) -> None:
+    pd.DataFrame(rows, columns=["pert", "gene", "label", "split"]).to_parquet(path)
+
+
+def test_a_folder_of_pqa_label_is_a_data_set_less_what_cannot_be_asked_about(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    with pytest.raises(InputError, match=r"neither .*mine-de\.parquet nor .*mine/dir\.parquet is there"):
+        LabelSet.of_stem(str(folder))
+    write_labels(folder / "dir.parquet", [])
+    with pytest.raises(InputError, match="no perturbation with labels on both sides"):
+        LabelSet.of_stem(str(folder))
+    write_labels(folder / "de.parquet", [("A", "X", 1, "train"), ("B", "X", 0, "test")])
+    labels = LabelSet.of_stem(f"{folder}/")
+    assert labels.name == "mine"
+    assert labels.tables == {"de": folder / "de.parquet"}
 
 
 def test_sets_and_genes_do_not_teach_each_other():

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import new_screens as flows
 from flows.new_screens import NewScreenOptions, settled_files
-from flows.options import ScreenNames
-from storage.errors import InputError
+from flows.options import RunOptions, ScreenNames
+from storage.errors import InputError, LedgerError
 from storage.watched_files import Seen, WatchedFolder, read_seen, write_seen
 
 
@@ -63,10 +67,59 @@ def test_a_file_beside_the_screen_names_its_columns(inbox):
     assert b == form
 
 
-@pytest.mark.parametrize("text", ["perturbation: gene", "- a list", "a: [", "control: 5"])
-def test_a_file_of_columns_that_cannot_be_used_is_said(inbox, text):
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"perturbation: gene",
+        b"- a list",
+        b"a: [",
+        b"control: 5",
+        b"control: a: b",
+        "control: \xe9".encode("latin-1"),
+    ],
+)
+def test_a_file_of_columns_that_cannot_be_used_is_said(inbox, content):
     (inbox / "a.h5ad").write_bytes(b"x")
-    (inbox / "a.yaml").write_text(text)
+    (inbox / "a.yaml").write_bytes(content)
     folder = WatchedFolder(str(inbox))
-    with pytest.raises(InputError, match=r"a\.yaml.*keys: perturbation_key"):
+    with pytest.raises(InputError, match=r"a\.yaml.*keys: perturbation_key") as error:
         flows._columns_of(folder, folder.list()[0], ScreenNames())
+    assert "None" not in str(error.value)
+
+
+def test_a_file_that_comes_between_two_looks_waits_for_the_next(inbox, tmp_path, monkeypatch):
+    (inbox / "old.h5ad").write_bytes(b"x")
+    assert settled(inbox, tmp_path) == ["old"]
+    known = read_seen(tmp_path / "seen.json")
+    write_seen(
+        tmp_path / "seen.json", {path: Seen(entry.mark, 2, "labelled") for path, entry in known.items()}
+    )
+    whole_list = WatchedFolder.list
+
+    def list_and_let_one_come(folder):
+        found = whole_list(folder)
+        (inbox / "newcomer.h5ad").write_bytes(b"x")
+        return found
+
+    monkeypatch.setattr(WatchedFolder, "list", list_and_let_one_come)
+    assert settled(inbox, tmp_path) == []
+
+
+def test_whatever_is_wrong_with_one_file_the_next_ones_have_their_turn(
+    inbox, tmp_path, monkeypatch, prefect_api
+):
+    class WorkerDied(Exception):
+        """Nothing that a user can mend."""
+
+    def label(screen, *_options):
+        if "bad" in screen.screen:
+            raise WorkerDied("four times")
+        return SimpleNamespace(labels=SimpleNamespace(folder=tmp_path / "labels"))
+
+    for name in ("bad", "good"):
+        (inbox / f"{name}.h5ad").write_bytes(b"x")
+    monkeypatch.setattr(flows, "label_and_track", label)
+    with temporary_settings({PREFECT_API_URL: prefect_api}), pytest.raises(LedgerError, match="four times"):
+        flows.new_screens(str(inbox), NewScreenOptions(settle_seconds=0), run=RunOptions(workspace=tmp_path))
+    told = {Path(path).stem: seen.status for path, seen in read_seen(tmp_path / flows.RECORD).items()}
+    assert told == {"bad": "failed", "good": "labelled"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sqlite3
 import time
@@ -100,6 +101,28 @@ def test_two_runs_of_the_same_job_at_once_end_with_one_result(
     assert workspace_bytes(workspace) == workspace_bytes(undisturbed[0])
     names = [run.info.run_name for run in mlflow_runs(workspace)]
     assert len(names) == len(set(names))
+
+
+def test_ctrl_c_in_a_terminal_ends_the_job_at_once_and_the_server_hears_of_it(
+    tmp_path, benchmark_arguments, monkeypatch
+):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.delenv("PREFECT_HOME", raising=False)
+    workspace = tmp_path / "workspace"
+    process = start_pqa(*benchmark_arguments, "--workspace", workspace, alone=True)
+    deadline = time.monotonic() + 120
+    while not (workspace / "screens").exists() and time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    # What a terminal does: everyone in the foreground hears it, not the job alone.
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    with sqlite3.connect(workspace / "prefect" / "prefect.db") as database:
+        states = {state for (state,) in database.execute("select state_type from flow_run")}
+    assert states
+    assert not states & {"RUNNING", "PENDING"}
 
 
 def test_a_killed_job_takes_its_prefect_server_with_it(tmp_path, benchmark_arguments, monkeypatch):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -89,6 +91,28 @@ def test_a_part_is_due_after_so_many_answers_or_so_long(tmp_path, monkeypatch):
 def test_one_process_writes_at_a_time(tmp_path):
     with AnswerLedger(tmp_path), pytest.raises(StorageError, match="another process"):
         AnswerLedger(tmp_path).__enter__()
+
+
+def test_another_process_is_waited_for_where_there_is_time(tmp_path):
+    assert not answers.is_taken(tmp_path / "nowhere")
+    opened, enough = threading.Event(), threading.Event()
+
+    def write_first():
+        with AnswerLedger(tmp_path) as ledger:
+            ledger.add(answer(1))
+            opened.set()
+            enough.wait(10)
+
+    first = threading.Thread(target=write_first)
+    first.start()
+    assert opened.wait(10)
+    assert answers.is_taken(tmp_path)
+    threading.Timer(0.5, enough.set).start()
+    with AnswerLedger(tmp_path, patience=math.inf) as second:
+        second.add(answer(2))
+    first.join()
+    assert not answers.is_taken(tmp_path)
+    assert count_statuses(tmp_path) == {"ok": 2}
 
 
 WRITER = """

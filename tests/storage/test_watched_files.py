@@ -59,10 +59,12 @@ def test_a_file_of_a_bucket_is_copied_whole_and_one_on_disk_is_not(place, tmp_pa
     put("a.h5ad", b"content")
     put("a.yaml", b"control: NT")
     (file,) = folder.list()
-    path = folder.fetch(file, tmp_path / "fetched")
-    assert path.read_bytes() == b"content"
-    assert (path.parent == tmp_path / "fetched") != folder.is_local
-    assert folder.sidecar(file, ".yaml") == "control: NT"
+    with folder.fetched(file, tmp_path / "fetched") as path:
+        assert path.read_bytes() == b"content"
+        assert (path.parent == tmp_path / "fetched") != folder.is_local
+    # A copy is there for as long as it is needed.
+    assert path.exists() == folder.is_local
+    assert folder.sidecar(file, ".yaml") == b"control: NT"
     assert folder.sidecar(file, ".json") is None
 
 
