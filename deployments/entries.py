@@ -82,7 +82,7 @@ def label_a_screen(
     here = Surroundings.here()
     catalog = _catalog(here)
     given = ScreenOptions(screen=catalog.place("screens", screen), **columns.model_dump())
-    places_artifact(here.mlflow, here.dashboard)
+    places_artifact(here.mlflow_pages, here.dashboard)
     label_and_track(given, quality, expression, label, _sets(sets, catalog), here.run_options(again))
 
 
@@ -113,7 +113,7 @@ def benchmark_predictors(
     options = _knowledge(knowledge, catalog)
     predict, answer = _predict(predict, catalog), _answer(answer, catalog)
     check_inputs(stems, given, options, answer, predict)
-    places_artifact(here.mlflow, here.dashboard)
+    places_artifact(here.mlflow_pages, here.dashboard)
     with _gpu(predict, answer):
         labels = (quality, expression, label, _sets(sets, catalog))
         benchmark.fn(stems, given, *labels, options, predict, answer, here.run_options(again))
@@ -159,7 +159,7 @@ def _on_labels(
     stem, options = catalog.place("data_sets", data_set), _needed(knowledge, catalog)
     predict, answer = _predict(predict, catalog), _answer(answer, catalog)
     check_inputs((stem,), ScreenOptions(), options, answer, predict)
-    places_artifact(here.mlflow, here.dashboard)
+    places_artifact(here.mlflow_pages, here.dashboard)
     with _gpu(predict, answer):
         given = {"knowledge": options, "predict": predict, "answer": answer}
         benchmark.fn((stem,), **given, run=here.run_options(again))
@@ -178,7 +178,7 @@ def name_gene_sets(
     problems = check_enrichment(answer)
     if problems:
         raise InputError("enrich gene sets", problems)
-    places_artifact(here.mlflow, here.dashboard)
+    places_artifact(here.mlflow_pages, here.dashboard)
     with _gpu(PredictorOptions(), answer):
         enrich_gene_sets.fn(Path(options.knowledge), answer, options, here.run_options(again))
 

@@ -79,6 +79,8 @@ def _prefect(options: UpOptions, here: Surroundings, logs: Path) -> Part:
     where = {"PREFECT_HOME": str(here.workspace / "prefect")}
     # The pages ask the address they are told here, not the one in the browser.
     where |= {"PREFECT_SERVER_API_HOST": options.host, "PREFECT_SERVER_API_PORT": str(options.prefect_port)}
+    if options.prefect_url:
+        where |= {"PREFECT_UI_API_URL": f"{options.prefect_url}/api"}
     how = ["--host", options.host, "--port", str(options.prefect_port)]
     return Part(
         "prefect",
@@ -97,6 +99,11 @@ def _mlflow(options: UpOptions, here: Surroundings, logs: Path) -> Part:
     database = f"sqlite:///{here.workspace / 'mlflow.db'}"
     store = ["--backend-store-uri", database, "--default-artifact-root", artifacts]
     where = ["--no-serve-artifacts", "--host", options.host, "--port", str(options.mlflow_port)]
+    if options.mlflow_url:
+        # Other names and origins than its own it refuses (403); a search on its pages is a POST.
+        hosts = [f"{name}:{options.mlflow_port}" for name in (options.host, "localhost")]
+        hosts.append(options.mlflow_url.partition("://")[2])
+        where += ["--allowed-hosts", ",".join(hosts), "--cors-allowed-origins", options.mlflow_url]
     return Part(
         "mlflow",
         [sys.executable, "-m", "mlflow", "server", *store, *where, "--workers", "1"],

@@ -35,7 +35,7 @@ def main() -> None:
         missed = skip_missed(client)
         _say(f"{dead} runs of before marked crashed, {missed} missed ones cancelled")
         limit_gpu(client)
-        tell_of_failures(client, options.notify, here.prefect)
+        tell_of_failures(client, options.notify, here.prefect_pages)
     asyncio.run(_serve(options, here))
     with get_client(sync_client=True) as client:
         bury_runs(client, "`pqa up` was ended while it ran; Retry goes on where it was.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from flows.options import RunOptions
@@ -23,6 +23,8 @@ class Surroundings:
         Folder or bucket prefix that is watched for new screens.
     mlflow, dask, dashboard, prefect
         Addresses; empty where there is none: SQLite in the workspace, threads of the run's own process.
+    prefect_pages, mlflow_pages
+        Addresses that people see, where a reverse proxy stands before the servers.
     """
 
     workspace: Path
@@ -32,6 +34,8 @@ class Surroundings:
     dask: str = ""
     dashboard: str = ""
     prefect: str = ""
+    prefect_pages: str = ""
+    mlflow_pages: str = ""
 
     @classmethod
     def of_options(cls, options: UpOptions) -> Surroundings:
@@ -46,6 +50,8 @@ class Surroundings:
             f"tcp://{options.host}:{options.dask_port}" if own else options.dask,
             f"http://{options.host}:{options.dashboard_port}" if own else "",
             f"http://{options.host}:{options.prefect_port}",
+            options.prefect_url or f"http://{options.host}:{options.prefect_port}",
+            options.mlflow_url or f"http://{options.host}:{options.mlflow_port}",
         )
 
     @classmethod
@@ -61,14 +67,16 @@ class Surroundings:
             said.get("PQA_DASK", ""),
             said.get("PQA_DASHBOARD", ""),
             said.get("PQA_PREFECT", ""),
+            said.get("PQA_PREFECT_PAGES", said.get("PQA_PREFECT", "")),
+            said.get("PQA_MLFLOW_PAGES", said.get("PQA_MLFLOW", "")),
         )
 
     def as_environment(self) -> dict[str, str]:
         """The same as environment variables."""
-        names = ("workspace", "data", "watch", "mlflow", "dask", "dashboard", "prefect")
-        return {f"PQA_{name.upper()}": str(getattr(self, name)) for name in names}
+        return {f"PQA_{field.name.upper()}": str(getattr(self, field.name)) for field in fields(self)}
 
     def run_options(self, again: tuple[str, ...] = ()) -> RunOptions:
         """Where a flow's results go and what computes them."""
         places = {"workspace": self.workspace, "mlflow": self.mlflow or None, "dask": self.dask or None}
+        places["mlflow_pages"] = self.mlflow_pages or None
         return RunOptions(**places, force=again)

@@ -97,8 +97,8 @@ def _tell(here: Surroundings) -> None:
     write_json(here.workspace / "up.json", {"pid": os.getpid(), **addresses})
     lines = [
         "",
-        f"  Prefect  {here.prefect}/deployments   press Run here",
-        f"  MLflow   {here.mlflow}/#/experiments?workflowType=machine_learning   compare here",
+        f"  Prefect  {here.prefect_pages}/deployments   press Run here",
+        f"  MLflow   {here.mlflow_pages}/#/experiments?workflowType=machine_learning   compare here",
         f"  Dask     {here.dashboard + '/status' if here.dashboard else here.dask}   what is being computed",
         f"  Data     {here.data}   screens, label tables and knowledge offered in the forms",
         f"  Inbox    {here.watch}   new screens here are labelled every hour",

@@ -204,13 +204,13 @@ def _one(
     where = run.mlflow or local_uri(run.workspace)
     lines = [*notes, f"Report: `{compared.report}`", f"MLflow: `{where}`, run `{parent}`"]
     lines += [f"Registered as best by validation: `{model}`, {row}" for model, row in models.items()]
-    if charts := charts_of(run.mlflow, tracker.experiment):
+    if charts := charts_of(run.pages, tracker.experiment):
         lines += [
             f"[Predictors side by side, task {name}, in MLflow]({predictor_charts(charts, name)})"
             for name in labels.tables
         ]
         lines.append(f"[Beside all other runs on this data set, in MLflow]({charts})")
-    page = page_of(run.mlflow, tracker.experiment, parent, compared.report.name)
+    page = page_of(run.pages, tracker.experiment, parent, compared.report.name)
     report_artifact(labels.name, page or compared.report, lines)
     return compared, failed
 

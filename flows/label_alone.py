@@ -45,10 +45,10 @@ def label_and_track(
     options = (screen, quality, expression, label, sets)
     experiment, run_id = _track(made, options, report, pictures, run)
     lines = [f"Label tables: `{made.labels.folder}`", f"Report: `{report}`"]
-    if charts := charts_of(run.mlflow, experiment):
+    if charts := charts_of(run.pages, experiment):
         lines.append(f"[Beside all other screens, in MLflow]({charts})")
     figures_artifact(made.labels.name, pictures)
-    report_artifact(made.labels.name, page_of(run.mlflow, experiment, run_id, report.name) or report, lines)
+    report_artifact(made.labels.name, page_of(run.pages, experiment, run_id, report.name) or report, lines)
     return made
 
 

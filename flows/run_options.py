@@ -58,3 +58,13 @@ class RunOptions(ComputeOptions):
     mlflow: str | None = Field(
         None, title="MLflow", description="Tracking server's address; empty: SQLite in the workspace."
     )
+    mlflow_pages: str | None = Field(
+        None,
+        title="MLflow's pages",
+        description="Address that links lead to, where a proxy shows the server's pages under another.",
+    )
+
+    @property
+    def pages(self) -> str | None:
+        """Address that links into MLflow begin with; None without a server."""
+        return self.mlflow_pages or self.mlflow

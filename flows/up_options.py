@@ -35,6 +35,18 @@ class UpOptions(Options):
         title="Expose",
         description="Needed for another --host than 127.0.0.1: neither Prefect nor MLflow has a login.",
     )
+    prefect_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^/]+$",
+        title="Prefect's public address",
+        description="Where a reverse proxy shows its pages, such as https://prefect.lab.example.org.",
+    )
+    mlflow_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^/]+$",
+        title="MLflow's public address",
+        description="The same for MLflow; links in Prefect then lead there.",
+    )
     prefect_port: int = Field(4200, title="Prefect's port", description="Of server and pages.", **Port)
     mlflow_port: int = Field(5000, title="MLflow's port", description="Of server and pages.", **Port)
     dask_port: int = Field(8786, title="Dask's port", description="Of the scheduler.", **Port)
