@@ -16,7 +16,7 @@ from flows.options import (
     ScreenOptions,
 )
 from flows.records import LabelSet, ScreenRecords
-from flows.report_pages import label_report
+from flows.report_pages import label_report, write_called_genes
 from flows.reporting import Picture, draw_screen, figures_artifact, report_artifact
 from flows.rule_stages import calibration_of
 from flows.set_stages import set_calibration_of
@@ -41,10 +41,12 @@ def label_and_track(
     made = label_screen.fn(screen, quality, expression, label, sets, run)
     report = Path(run.workspace).resolve() / "reports" / made.labels.folder.name / "report.html"
     label_report(report, made)
+    genes = report.with_name("de-genes.csv")
+    write_called_genes(genes, made.tests.folder / "tests.parquet", label)
     pictures = draw_screen(report.parent, made)
     options = (screen, quality, expression, label, sets)
-    experiment, run_id = _track(made, options, report, pictures, run)
-    lines = [f"Label tables: `{made.labels.folder}`", f"Report: `{report}`"]
+    experiment, run_id = _track(made, options, (report, genes), pictures, run)
+    lines = [f"Label tables: `{made.labels.folder}`", f"Report: `{report}`", f"Called genes: `{genes}`"]
     if charts := charts_of(run.pages, experiment):
         lines.append(f"[Beside all other screens, in MLflow]({charts})")
     figures_artifact(made.labels.name, pictures)
@@ -53,7 +55,7 @@ def label_and_track(
 
 
 def _track(
-    made: ScreenRecords, options: tuple, report: Path, pictures: list[Picture], run: RunOptions
+    made: ScreenRecords, options: tuple, pages: tuple[Path, Path], pictures: list[Picture], run: RunOptions
 ) -> tuple[str, str]:
     """One run a screen and set of options; the same again is the same run."""
     tracker = Tracker(run.mlflow, workspace=run.workspace, experiment=EXPERIMENT)
@@ -74,11 +76,12 @@ def _track(
         metrics={name: value for name, value in figures.items() if value is not None and value == value},
         tags={"data_set": made.labels.name, "test": parameters["test"]},
         inputs=table_inputs(labels, *tables),
-        files=[("", report), *(("labels", path) for path in tables.values())]
+        files=[*(("", page) for page in pages), *(("labels", path) for path in tables.values())]
         + [("figures", picture.path) for picture in pictures],
-        description=f"DE tests and labels of the screen {made.labels.name}; see report.html under artifacts.",
+        description=f"DE tests and labels of the screen {made.labels.name}; under artifacts: "
+        "report.html, and the genes that were called in de-genes.csv.",
     )
-    key = hashlib.sha256(f"{made.labels.digest}|{report.read_text()}".encode()).hexdigest()
+    key = hashlib.sha256(f"{made.labels.digest}|{pages[0].read_text()}".encode()).hexdigest()
     run_id = tracker.write_run(key, f"{made.labels.name} {parameters['test']}", content)
     return tracker.experiment, run_id
 

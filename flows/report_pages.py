@@ -7,17 +7,20 @@ from pathlib import Path
 
 import pandas as pd
 
+from flows.options import LabelOptions
 from flows.records import TASK_TITLES, LabelSet, ScreenRecords
-from flows.rule_stages import calibration_of
+from flows.rule_stages import calibration_of, call_rule
 from flows.set_stages import set_calibration_of
 from flows.side_by_side import side_by_side_tables
-from storage.expression_tables import read_perturbations
+from storage.atomic import atomic_path
+from storage.expression_tables import read_by_perturbation, read_perturbations
 from storage.manifest import folder_digest
 from storage.tables import read_frame, read_labels, read_recipe
 from tasks.comparison.label_sections import MOST_DRAWN, label_sections, most_responsive
 from tasks.comparison.report import Report, Section, write_report
 from tasks.comparison.set_section import set_section
 from tasks.comparison.side_by_side_section import side_by_side_section
+from tasks.expression.calibration import called
 
 
 def label_report(path: Path, screen: ScreenRecords) -> None:
@@ -28,6 +31,18 @@ def label_report(path: Path, screen: ScreenRecords) -> None:
     }
     labels = LabelSet.of_files(screen.labels.name, tables)
     write_report(path, report_page(labels, screen_sections(screen), screen, ()))
+
+
+def write_called_genes(path: Path, tests: Path, options: LabelOptions) -> None:
+    """Every DE call of a table of tests as CSV for a spreadsheet, a perturbation's smallest p first."""
+    columns = ("gene", "mean_pert", "mean_control", "log2_fold_change", "p_value", "p_adj")
+    found = [pd.DataFrame(columns=["perturbation", *columns])]
+    for name, rows in read_by_perturbation(tests, columns):
+        calls = rows[called(rows, **call_rule(options))].sort_values("p_value", kind="stable")
+        if len(calls):
+            found.append(calls.assign(perturbation=name))
+    with atomic_path(path) as temporary:
+        pd.concat(found[1:] or found)[found[0].columns].to_csv(temporary, index=False, float_format="%.6g")
 
 
 def screen_sections(screen: ScreenRecords) -> list[Section]:

@@ -104,6 +104,10 @@ def test_a_run_from_the_form_ends_completed_and_appears_in_mlflow(up: Up, presse
     report = requests.get(address.replace("report-name", name), timeout=200)
     assert report.ok
     assert "Knock-down" in report.text
+    genes = requests.get(address.replace("report-name", "de-genes.csv"), timeout=200).text.splitlines()
+    assert genes[0].startswith("perturbation,gene,")
+    called = next(metric["value"] for metric in tracked["data"]["metrics"] if metric["key"] == "labels_dir")
+    assert len(genes) > called > 0
 
 
 def test_a_run_with_a_wrong_name_fails_at_once_with_its_reason_and_somebody_is_told(up: Up, pressed):
