@@ -47,7 +47,7 @@ class AnswerOptions(Options):
     summary_words: int = Field(120, ge=20, title="Words a summary", description="Asked of the model.")
     near_genes: int = Field(10, ge=1, title="Near genes", description="Neighbours a side in retrieval.")
     observations: int = Field(
-        5, ge=0, title="Observations a class", description="At most so many of each class are shown."
+        5, ge=0, title="Observations", description="At most so many of each of four categories are shown."
     )
     nearness: Literal["shared", "kernel"] = Field(
         "shared",

@@ -74,7 +74,7 @@ class PredictorOptions(Options):
     settings: tuple[str, ...] = Field(
         (),
         title="Settings of predictors",
-        description="predictor.option=value, for example gat.edge_types=true; README lists them.",
+        description="predictor.option=value, for example gat.edge_types=true; docs/predictors.md lists them.",
     )
     validation: bool = Field(
         True,

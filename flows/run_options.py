@@ -38,7 +38,9 @@ class ComputeOptions(Options):
         2, ge=1, le=256, title="Workers", description="Threads of the in-process Dask cluster."
     )
     dask: str | None = Field(
-        None, title="Dask scheduler", description="Address such as tcp://host:8786; empty: in this process."
+        None,
+        title="Dask cluster",
+        description="Address such as tcp://host:8786, a preset or a YAML file; empty: in this process.",
     )
     force: tuple[Redo, ...] = Field(
         (),

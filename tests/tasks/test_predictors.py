@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -101,6 +103,15 @@ def test_protocol_and_finite_scores(name, graph):
         assert predictor.predict(task, PAIRS.iloc[:0]).shape == (0,)
     for value in predictor.parameters().values():
         assert value is None or isinstance(value, str | int | float | bool)
+
+
+def test_the_options_that_are_told_are_those_that_there_are():
+    page = (Path(__file__).parents[2] / "docs" / "predictors.md").read_text()
+    for name, kind in PREDICTORS.items():
+        (line,) = re.findall(rf"^\| `{name}` \| (.*) \|$", page, re.M)
+        options = {option: value for option, value in kind().parameters().items() if option != "device"}
+        told = {option: str(value).lower() for option, value in options.items()}
+        assert dict(re.findall(r"`(\w+)=([^`]*)`", line.lower())) == told
 
 
 @pytest.mark.parametrize("name", NAMES)
