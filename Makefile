@@ -24,7 +24,7 @@ run: $(READY)
 	@$(BIN)/pqa benchmark --workspace workspace
 
 test: $(READY)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --durations=10 -m "not slow"
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10 -m "not slow"
 
 test-slow: $(READY)
 	@$(BIN)/python -m pytest --durations=10 -m slow
