@@ -34,15 +34,17 @@ def main(parent: int, command: list[str]) -> int:
         libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
     if os.getppid() != parent:
         return 1
-    process = subprocess.Popen(command, start_new_session=True)
+    process = None
     try:
+        process = subprocess.Popen(command, start_new_session=True)
         return process.wait()
     except Ended:
         _listen(signal.SIG_IGN)
-        return _stop(process)
+        # None where the signal came while it was being started: what there is of it ends below.
+        return 1 if process is None else _stop(process)
     finally:
         _listen(signal.SIG_IGN)
-        _end_group(process.pid)
+        _end_group(None if process is None else process.pid)
 
 
 def _listen(handler: object) -> None:
@@ -63,10 +65,11 @@ def _stop(process: subprocess.Popen) -> int:
         return process.wait()
 
 
-def _end_group(group: int) -> None:
+def _end_group(group: int | None) -> None:
     """Kill what the program has left: its group, and on Linux whatever was handed to this process."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, signal.SIGKILL)
+    if group is not None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, signal.SIGKILL)
     for _ in range(50):
         left = _children() if sys.platform == "linux" else []
         if not left:
