@@ -93,7 +93,9 @@ def tfidf_vectors(texts: Sequence[str], *, n_factors: int, seed: int) -> np.ndar
     least = 2 if len(texts) > 2 else 1
     words = TfidfVectorizer(sublinear_tf=True, min_df=least, stop_words="english").fit_transform(texts)
     factors = max(1, min(n_factors, min(words.shape) - 1))
-    return TruncatedSVD(factors, random_state=seed).fit_transform(words).astype(np.float32)
+    # It also divides by the variance there is, which is none where all texts are alike.
+    with np.errstate(invalid="ignore"):
+        return TruncatedSVD(factors, random_state=seed).fit_transform(words).astype(np.float32)
 
 
 def find_model(name: str, knowledge: Path | None) -> Path:
