@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ VARYING = {"prefect", "mlflow-artifacts", "mlflow.db"}
 def start_pqa(
     *arguments: str | Path, environment: dict[str, str] | None = None, alone: bool = False
 ) -> subprocess.Popen:
-    """Start ``pqa`` with captured output; ``alone`` in a process group of its own."""
+    """Start ``pqa`` with captured output; ``alone``: as a terminal does, in a process group of its own."""
     command = [sys.executable, "-m", "flows", *map(str, arguments)]
     return subprocess.Popen(
         command,
@@ -26,7 +27,13 @@ def start_pqa(
         env=os.environ | (environment or {}),
         cwd=Path(__file__).parents[2],
         start_new_session=alone,
+        # What is started in the background of a script ignores Ctrl-C, and its children inherit that.
+        preexec_fn=_hear_ctrl_c if alone else None,
     )
+
+
+def _hear_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run_pqa(*arguments: str | Path, environment: dict[str, str] | None = None) -> str:

@@ -117,7 +117,7 @@ def test_ctrl_c_in_a_terminal_ends_the_job_at_once_and_the_server_hears_of_it(
     # What a terminal does: everyone in the foreground hears it, not the job alone.
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, err
     assert "Traceback" not in err
     with sqlite3.connect(workspace / "prefect" / "prefect.db") as database:
         states = {state for (state,) in database.execute("select state_type from flow_run")}
