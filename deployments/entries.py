@@ -169,9 +169,11 @@ def _on_labels(
 def name_gene_sets(
     knowledge: Knowledge = KnowledgeOptions(),
     answer: Answer = AnswerOptions(),
-    again: Again = (),
 ) -> None:
-    """Describe and name clusters of genes, and hold the names against those given by hand."""
+    """Describe and name clusters of genes, and hold the names against those given by hand.
+
+    Done anew each time; only a model's answers are looked up.
+    """
     here = Surroundings.here()
     catalog = _catalog(here)
     options, answer = _needed(knowledge, catalog), _answer(answer, catalog)
@@ -180,7 +182,7 @@ def name_gene_sets(
         raise InputError("enrich gene sets", problems)
     places_artifact(here.mlflow_pages, here.dashboard)
     with _gpu(PredictorOptions(), answer):
-        enrich_gene_sets.fn(Path(options.knowledge), answer, options, here.run_options(again))
+        enrich_gene_sets.fn(Path(options.knowledge), answer, options, here.run_options())
 
 
 @flow(name="label-new-screens", flow_run_name="look for new screens")
