@@ -45,7 +45,7 @@ def label_and_track(
     write_called_genes(genes, made.tests.folder / "tests.parquet", label)
     pictures = draw_screen(report.parent, made)
     options = (screen, quality, expression, label, sets)
-    experiment, run_id = _track(made, options, (report, genes), pictures, run)
+    experiment, run_id = _track(made, options, report, genes, pictures, run)
     lines = [f"Label tables: `{made.labels.folder}`", f"Report: `{report}`", f"Called genes: `{genes}`"]
     if charts := charts_of(run.pages, experiment):
         lines.append(f"[Beside all other screens, in MLflow]({charts})")
@@ -55,7 +55,12 @@ def label_and_track(
 
 
 def _track(
-    made: ScreenRecords, options: tuple, pages: tuple[Path, Path], pictures: list[Picture], run: RunOptions
+    made: ScreenRecords,
+    options: tuple,
+    report: Path,
+    genes: Path,
+    pictures: list[Picture],
+    run: RunOptions,
 ) -> tuple[str, str]:
     """One run a screen and set of options; the same again is the same run."""
     tracker = Tracker(run.mlflow, workspace=run.workspace, experiment=EXPERIMENT)
@@ -76,12 +81,12 @@ def _track(
         metrics={name: value for name, value in figures.items() if value is not None and value == value},
         tags={"data_set": made.labels.name, "test": parameters["test"]},
         inputs=table_inputs(labels, *tables),
-        files=[*(("", page) for page in pages), *(("labels", path) for path in tables.values())]
+        files=[("", report), ("", genes), *(("labels", path) for path in tables.values())]
         + [("figures", picture.path) for picture in pictures],
         description=f"DE tests and labels of the screen {made.labels.name}; under artifacts: "
         "report.html, and the genes that were called in de-genes.csv.",
     )
-    key = hashlib.sha256(f"{made.labels.digest}|{pages[0].read_text()}".encode()).hexdigest()
+    key = hashlib.sha256(f"{made.labels.digest}|{report.read_text()}".encode()).hexdigest()
     run_id = tracker.write_run(key, f"{made.labels.name} {parameters['test']}", content)
     return tracker.experiment, run_id
 

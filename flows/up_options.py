@@ -9,6 +9,8 @@ from pydantic import Field
 from flows.base_options import Options
 
 Port = {"ge": 1, "le": 65535}
+#: An address without a path.
+SITE = r"^https?://[^/]+$"
 
 
 class UpOptions(Options):
@@ -37,13 +39,13 @@ class UpOptions(Options):
     )
     prefect_url: str | None = Field(
         None,
-        pattern=r"^https?://[^/]+$",
+        pattern=SITE,
         title="Prefect's public address",
         description="Where a reverse proxy shows its pages, such as https://prefect.lab.example.org.",
     )
     mlflow_url: str | None = Field(
         None,
-        pattern=r"^https?://[^/]+$",
+        pattern=SITE,
         title="MLflow's public address",
         description="The same for MLflow; links in Prefect then lead there.",
     )
