@@ -16,7 +16,7 @@ from deployments.crew import Crew
 from deployments.parts import LOOPBACK, check_ports, free_of_others, make_parts
 from deployments.surroundings import Surroundings
 from flows.up_options import UpOptions
-from storage.atomic import as_storage_error, remove, write_json
+from storage.atomic import disk_errors, remove, write_json
 from storage.errors import InputError, PqaError
 
 NO_LOGIN = (
@@ -59,10 +59,8 @@ def main(options: UpOptions) -> None:
 @contextlib.contextmanager
 def _only_one(workspace: Path) -> Iterator[None]:
     """Hold the workspace: the lock is the one that `pqa benchmark` takes for its own server."""
-    try:
+    with disk_errors(workspace):
         (workspace / "prefect").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise as_storage_error(error, workspace) from error
     lock = FileLock(workspace / "prefect" / "server.lock")
     try:
         lock.acquire(timeout=0)
@@ -78,10 +76,8 @@ def _make_folders(here: Surroundings) -> None:
     folders += [here.data] if here.data == here.workspace / "data" else []
     folders += [Path(here.watch)] if "://" not in here.watch else []
     for folder in folders:
-        try:
+        with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise as_storage_error(error, folder) from error
     if not here.data.is_dir():
         raise InputError(str(here.data), ["no such folder; --data names the one that holds screens"])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import tasks.predictors
+import tasks.predictors.fitting
 import tasks.summer
 from flows.answer_steps import SAMPLED, Listed, list_requests, predictor_name, retrieve_for, write_votes
 from flows.language_model import LanguageModel
@@ -34,10 +34,9 @@ def retrieve_stage(
         "seed": options.question_seed,
         "nearness": options.nearness,
         "draw_for": options.draw_for,
-        "noncommercial": material.noncommercial,
-        "max_links": material.max_links,
     }
-    stage = Stage("observations", f"{labels.name}-{task}", inputs, settings, (tasks.predictors, tasks.summer))
+    code = (tasks.predictors.fitting, tasks.summer)
+    stage = Stage("observations", f"{labels.name}-{task}", inputs, settings, code)
 
     def work(folder: Path) -> dict[str, int]:
         path = str(labels.tables[task])

@@ -12,7 +12,6 @@ from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
 import tasks.comparison
-import tasks.knowledge
 import tasks.predictors
 import tasks.summer
 from flows.answer_questions import Answered, answer_questions
@@ -52,7 +51,8 @@ from flows.reporting import (
 from flows.track import track_comparison
 from flows.train_predictors import Fitted, Trained, train_predictors
 from storage.errors import LedgerError
-from storage.manifest import StageRecord, source_digest
+from storage.manifest import StageRecord
+from storage.source_code import source_digest
 from storage.tracking import Tracker, charts_of, local_uri, page_of
 from tasks.summer.templates import Prompts
 
@@ -276,7 +276,7 @@ def _job_key(
     parts = [labels.name, *labels.digests.values(), knowledge_digest(folder, knowledge)]
     parts += [digest for one in tracks for digests in one.also_digests.values() for digest in digests]
     parts += [predict.model_dump_json(), knowledge.model_dump_json()]
-    parts += [source_digest(module) for module in (tasks.predictors, tasks.knowledge, tasks.comparison)]
+    parts += [source_digest(tasks.predictors, tasks.comparison)]
     if answer.engine != "none":
         parts += [answer.model_dump_json(exclude=HOW_ASKED), source_digest(tasks.summer)]
         parts += [Prompts.load(answer.prompts).digest]

@@ -13,7 +13,8 @@ from flows.language_model import HOW_ASKED, LanguageModel, Spent, key_from_secre
 from flows.options import AnswerOptions, KnowledgeOptions, RunOptions
 from flows.reporting import names_artifacts
 from flows.task_progress import task_progress
-from storage.manifest import file_digest, source_digest
+from storage.manifest import file_digest
+from storage.source_code import source_digest
 from storage.tracking import RunContent, Tracker
 from tasks import summer
 

@@ -6,7 +6,7 @@ import logging
 import os
 from pathlib import Path
 
-from storage.atomic import as_storage_error
+from storage.atomic import disk_errors
 from storage.errors import PqaError
 
 #: No part reports usage anywhere; quiet logs where the libraries' own say nothing to a user.
@@ -31,10 +31,8 @@ def prepare_environment(workspace: Path | None = None) -> None:
     if workspace is not None and not os.environ.get("PREFECT_API_URL"):
         home = Path(workspace).resolve() / "prefect"
         os.environ.setdefault("PREFECT_HOME", str(home))
-        try:
+        with disk_errors(home):
             home.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise as_storage_error(error, home) from error
 
 
 def shorten_user_errors() -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-import storage.h5ad
-import storage.screens
 import tasks.expression
-import tasks.screens
+import tasks.expression.pseudobulk
+import tasks.screens.ingest
 import tasks.screens.quality
+import tasks.screens.simulate
 from flows.options import ExpressionOptions, QualityOptions, ScreenNames, ScreenOptions
 from flows.records import Place
 from storage.errors import InputError
@@ -47,7 +47,7 @@ MOST_LISTED = 5
 
 def simulate_stage(place: Place, progress: Progress) -> StageRecord:
     """Simulate the embedded screen with its truth and its knowledge graph."""
-    stage = Stage("simulated", EMBEDDED_NAME, {}, EMBEDDED, (tasks.screens,))
+    stage = Stage("simulated", EMBEDDED_NAME, {}, EMBEDDED, (tasks.screens.simulate,))
 
     def work(folder: Path) -> dict[str, int]:
         made = simulate_screen(folder / "screen.h5ad", **EMBEDDED, progress=progress)
@@ -65,7 +65,7 @@ def ingest_stage(
         digest = file_digest(path)
     except OSError as error:
         raise InputError(str(path), [f"cannot be read ({error.strerror})"]) from error
-    stage = Stage("screens", name, {"h5ad": digest}, names, (tasks.screens, storage.screens, storage.h5ad))
+    stage = Stage("screens", name, {"h5ad": digest}, names, (tasks.screens.ingest,))
 
     def work(folder: Path) -> dict[str, int]:
         seen = ingest_screen(path, folder / "screen.zarr", **names, progress=progress)
@@ -76,7 +76,7 @@ def ingest_stage(
 
 def quality_stage(place: Place, screen: StageRecord, options: QualityOptions) -> StageRecord:
     """Judge perturbations and guides."""
-    code = (tasks.screens, storage.screens)
+    code = (tasks.screens.quality,)
     stage = Stage("quality", screen.name, {"screen": screen.content}, options.model_dump(), code)
 
     def work(folder: Path) -> dict[str, int]:
@@ -100,7 +100,7 @@ def tests_stage(
     """Test every kept perturbation, and false perturbations made of control cells, against the controls."""
     inputs = {"screen": screen.content, "quality": quality.content}
     settings = options.for_one_test() | quality_options.model_dump()
-    code = (tasks.expression, tasks.screens.quality, storage.screens, sys.modules[__name__])
+    code = (tasks.expression, tasks.screens.quality, sys.modules[__name__])
     stage = Stage("tests", screen.name, inputs, settings, code)
     store = screen.folder / "screen.zarr"
     family = "within a perturbation" if options.fdr_scope == "within" else "over all tests of the table"
@@ -202,9 +202,8 @@ def pseudobulk_stage(
 ) -> StageRecord:
     """Sum counts by perturbation and batch."""
     settings = {"min_cell_umis": quality_options.min_cell_umis}
-    stage = Stage(
-        "pseudobulk", screen.name, {"screen": screen.content}, settings, (tasks.expression, storage.screens)
-    )
+    code = (tasks.expression.pseudobulk, tasks.screens.quality)
+    stage = Stage("pseudobulk", screen.name, {"screen": screen.content}, settings, code)
     store = screen.folder / "screen.zarr"
 
     def work(folder: Path) -> dict[str, int]:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 
 import tasks.comparison
-import tasks.knowledge
 import tasks.predictors
 from flows.configurations import Configuration
 from flows.dask_cluster import call_remotely
@@ -63,7 +62,7 @@ def predict_stage(
         "screen_columns": labels.screen_columns if expression is not None else {},
     }
     name = "-".join([labels.name, configuration.slug, *([ACROSS] if labels.also else [])])
-    stage = Stage("predictions", name, inputs, settings, (tasks.predictors, tasks.knowledge))
+    stage = Stage("predictions", name, inputs, settings, (tasks.predictors,))
     request = FitRequest(
         tables={task: str(path.resolve()) for task, path in labels.tables.items()},
         also={task: tuple(str(path.resolve()) for path in paths) for task, paths in labels.also.items()},

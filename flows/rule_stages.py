@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 import storage.expression_tables
-import storage.screens
 import tasks.expression
 import tasks.labels
 from flows.label_stages import tested_cells
@@ -50,7 +49,7 @@ def agreement_stage(
     inputs = {"screen": screen.content, "tests": tests.content}
     how = {"test": expression.test, "min_cell_umis": quality.min_cell_umis, "normalise": expression.normalise}
     settings = call_rule(options) | how | {"guide_cells": options.guide_cells}
-    code = (tasks.expression, storage.screens, storage.expression_tables, sys.modules[__name__])
+    code = (tasks.expression, storage.expression_tables, sys.modules[__name__])
     stage = Stage("agreement", screen.name, inputs, settings, code)
     store = screen.folder / "screen.zarr"
 

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 import storage.gene_sets
-import storage.screens
 import tasks.expression
 import tasks.labels
 from flows.label_stages import tested_groups
@@ -57,7 +56,7 @@ def gene_sets_stage(
     inputs = {"screen": screen.content, "quality": quality.content, "gene sets": file_digest(file)}
     settings = {"min_set_genes": options.min_set_genes}
     settings |= expression.for_one_test() | quality_options.model_dump()
-    code = (tasks.expression, storage.screens, storage.gene_sets, sys.modules[__name__])
+    code = (tasks.expression, storage.gene_sets, sys.modules[__name__])
     stage = Stage("set-tests", screen.name, inputs, settings, code)
     store = screen.folder / "screen.zarr"
 

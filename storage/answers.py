@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from storage.atomic import as_storage_error, atomic_path
+from storage.atomic import atomic_path, disk_errors
 from storage.errors import StorageError
 
 Status = Literal["ok", "length", "error", "empty"]
@@ -139,14 +139,13 @@ class AnswerLedger:
 
     def __enter__(self) -> AnswerLedger:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=-1 if self._patience == math.inf else self._patience)
+            with disk_errors(self.folder):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._lock.acquire(timeout=-1 if self._patience == math.inf else self._patience)
         except Timeout as error:
             raise StorageError(
                 f"another process writes answers to {self.folder}; wait for it, or choose another folder"
             ) from error
-        except OSError as error:
-            raise as_storage_error(error, self.folder) from error
         try:
             self._recover()
             self._statuses = {_short(key): status for key, status in _statuses(self.folder)}
@@ -179,11 +178,9 @@ class AnswerLedger:
         with self._guard:
             if self._journal is None:
                 self._journal = self._new_journal()
-            try:
+            with disk_errors(self.folder):
                 self._journal.write(json.dumps(row) + "\n")
                 self._journal.flush()
-            except OSError as error:
-                raise as_storage_error(error, self.folder) from error
             self._pending.append(row)
             self._statuses[_short(answer.key)] = answer.status
 
@@ -208,10 +205,8 @@ class AnswerLedger:
 
     def _new_journal(self) -> IO[str]:
         path = self.folder / f"journal-{time.time_ns()}-{uuid.uuid4().hex[:8]}.jsonl"
-        try:
+        with disk_errors(path):
             return path.open("w", encoding="utf-8")
-        except OSError as error:
-            raise as_storage_error(error, path) from error
 
     def _recover(self) -> None:
         """Turn journals that a killed process left into parts; a line torn in writing was never an answer."""

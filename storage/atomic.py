@@ -14,12 +14,26 @@ from pathlib import Path
 
 from storage.errors import StorageError
 
+#: What a disk's error means, and what helps.
+ADVICE = {
+    errno.ENOSPC: ("the disk is full", "free some space and run the same command again"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space and run the same command again"),
+    errno.EROFS: ("the disk is read-only", "choose another folder"),
+    errno.EACCES: ("no permission", "choose another folder"),
+    errno.EPERM: ("no permission", "choose another folder"),
+    errno.ENOTDIR: ("a part of this path is a file", "choose another folder"),
+    errno.EEXIST: ("a part of this path is a file", "choose another folder"),
+    errno.EISDIR: ("a folder of this name is there", "choose another name"),
+    errno.ENAMETOOLONG: ("the name is too long", "choose a shorter one"),
+}
+
 
 @contextlib.contextmanager
 def atomic_path(target: Path | str) -> Iterator[Path]:
     """Give a temporary path beside ``target``; on success it becomes ``target``, on failure it goes.
 
-    Works for a file and for a folder; an existing folder at ``target`` is replaced.
+    Works for a file and for a folder. A file replaces a file in one step. An existing folder is moved
+    aside first, so that a crash just between the two moves leaves no ``target``, and never a mixed one.
 
     Raises
     ------
@@ -29,19 +43,15 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
     target = Path(target)
     # One leading part keeps the suffix, because some writers choose their format by it.
     temporary = target.with_name(f".partial-{uuid.uuid4().hex[:8]}-{target.name}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        _flush(temporary)
-        if temporary.is_dir() and target.is_dir():
-            remove(target)
-        os.replace(temporary, target)
-    except OSError as error:
-        _discard(temporary)
-        raise as_storage_error(error, target) from error
-    except BaseException:
-        _discard(temporary)
-        raise
+    with disk_errors(target):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            _flush(temporary)
+            _replace(temporary, target)
+        except BaseException:
+            _discard(temporary)
+            raise
 
 
 def write_json(target: Path | str, content: object) -> None:
@@ -85,24 +95,52 @@ def _discard(temporary: Path) -> None:
         remove(temporary)
 
 
-def as_storage_error(error: OSError, target: Path | str) -> Exception:
-    """Turn the disk's own errors into one plain sentence; other errors are handed back unchanged."""
-    advice = {
-        errno.ENOSPC: "the disk is full; free some space and run the same command again",
-        errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
-        errno.EROFS: "the disk is read-only; choose another folder",
-        errno.EACCES: "no permission to write there; choose another folder",
-        errno.EPERM: "no permission to write there; choose another folder",
-        errno.ENOTDIR: "a part of this path is a file; choose another folder",
-        errno.EEXIST: "a part of this path is a file; choose another folder",
-        errno.EISDIR: "a folder of this name is there; choose another name",
-        errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
-    }.get(error.errno)
-    return error if advice is None else StorageError(f"cannot write {target}: {advice}")
+@contextlib.contextmanager
+def disk_errors(target: Path | str) -> Iterator[None]:
+    """Turn the disk's own errors inside the block into one plain sentence; other errors pass unchanged.
+
+    Raises
+    ------
+    StorageError
+        Naming ``target``, or the file that could not be opened where that is elsewhere (an input).
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in ADVICE:
+            raise
+        reason, advice = ADVICE[error.errno]
+        source = _elsewhere(error, Path(target))
+        message = f"cannot write {target}: {reason}; {advice}" if source is None else f"{source}: {reason}"
+        raise StorageError(message) from error
+
+
+def _elsewhere(error: OSError, target: Path) -> Path | None:
+    """The file an error names, where it is neither below nor above the folder ``target`` lies in."""
+    if not isinstance(error.filename, str | os.PathLike):
+        return None
+    named, folder = Path(error.filename).absolute(), target.absolute().parent
+    return None if named.is_relative_to(folder) or folder.is_relative_to(named) else named
+
+
+def _replace(temporary: Path, target: Path) -> None:
+    """Move what is finished to its place; a folder there is moved aside, then removed."""
+    if not (temporary.is_dir() and target.is_dir()):
+        os.replace(temporary, target)
+        return
+    old = temporary.with_name(f"{temporary.name}.old")
+    os.replace(target, old)
+    try:
+        os.replace(temporary, target)
+    except OSError:
+        os.replace(old, target)
+        raise
+    remove(old)
 
 
 def _flush(path: Path) -> None:
-    """Bring a finished file's bytes to disk, so that a crash after the rename cannot empty it."""
-    if path.is_file():
-        with path.open("rb") as handle:
-            os.fsync(handle.fileno())
+    """Bring what is finished to disk, so that a crash after the rename cannot empty it."""
+    for file in [path] if path.is_file() else path.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 import filelock
 import pooch
 
-from storage.atomic import as_storage_error, atomic_path, remove
+from storage.atomic import atomic_path, disk_errors, remove
 from storage.datasets import Dataset, find_dataset
 from storage.errors import InputError, StorageError
 from storage.http_download import Transfer, discard, download
@@ -60,7 +60,7 @@ def fetch(
     """Bring one file into ``folder``; see :func:`get_dataset`."""
     url = _address(dataset, mirror)
     target = Path(folder).absolute() / dataset.file_name
-    with _disk_errors(target):
+    with disk_errors(target):
         before = _look(target)
         if _is_there(dataset, target):
             return target
@@ -210,17 +210,6 @@ def _only_one(target: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-@contextmanager
-def _disk_errors(target: Path) -> Iterator[None]:
-    """Turn the disk's own errors into plain sentences."""
-    try:
-        yield
-    except FileExistsError as error:
-        raise StorageError(f"cannot write {target}: a part of this path is a file") from error
-    except OSError as error:
-        raise as_storage_error(error, target) from error
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from requests import exceptions as failures
 from tqdm import tqdm
 from urllib3.exceptions import NewConnectionError
 
-from storage.atomic import as_storage_error, write_json
+from storage.atomic import disk_errors, write_json
 from storage.errors import InputError, StorageError
 
 log = logging.getLogger(__name__)
@@ -240,7 +240,8 @@ class _Fetch:
     def _plain_errors(self) -> Iterator[None]:
         """Sort what requests and the disk raise into: try again, and one plain sentence."""
         try:
-            yield
+            with disk_errors(self.part):
+                yield
         except (failures.InvalidURL, failures.InvalidSchema, failures.MissingSchema) as error:
             raise InputError(self.url, ["no web address; one begins with http:// or https://"]) from error
         except failures.SSLError as error:
@@ -256,8 +257,6 @@ class _Fetch:
             raise _TryAgain("no answer in time" if slow else "the connection broke") from error
         except failures.RequestException as error:
             raise StorageError(f"{self.url}: {error}; try another mirror") from error
-        except OSError as error:
-            raise as_storage_error(error, self.part) from error
 
 
 def _size(path: Path) -> int:

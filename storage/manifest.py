@@ -19,10 +19,23 @@ from types import ModuleType
 
 from filelock import FileLock
 
-from storage.atomic import as_storage_error, remove, write_json
+from storage.atomic import disk_errors, remove, write_json
+from storage.source_code import source_digest
 
 MANIFEST = "manifest.json"
-LIBRARIES = ("lightgbm", "numpy", "pandas", "pyarrow", "scikit-learn", "scipy", "statsmodels", "torch")
+LIBRARIES = (
+    "lightgbm",
+    "numba",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "scikit-learn",
+    "scipy",
+    "statsmodels",
+    "torch",
+    "torch-geometric",
+    "zarr",
+)
 #: What a manifest says.
 PARTS = {"kind", "name", "digest", "inputs", "options", "files", "rows"}
 
@@ -40,7 +53,7 @@ class Stage:
     options
         Its options as plain JSON values.
     code
-        Packages or modules whose sources the result depends on.
+        Packages or modules whose functions are called; what these import counts too (``source_code``).
     """
 
     kind: str
@@ -57,7 +70,7 @@ class Stage:
             "name": self.name,
             "inputs": dict(self.inputs),
             "options": self.options,
-            "code": [source_digest(module) for module in self.code],
+            "code": source_digest(*self.code),
             "libraries": library_versions(),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -106,7 +119,7 @@ def run_stage(
     workspace = Path(workspace).resolve()
     folder = stage.folder(workspace)
     again = force if isinstance(force, bool) else bool({"all", stage.kind} & set(force))
-    try:
+    with disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{folder.name}.lock")):
             if again:
@@ -120,8 +133,6 @@ def run_stage(
             _remove_hidden(folder)
             reason = "asked for again" if again else why_not_done(stage, folder)
             return _record(folder, stage, "done", reason)
-    except OSError as error:
-        raise as_storage_error(error, folder) from error
 
 
 def finished_stage(stage: Stage, workspace: Path | str) -> StageRecord | None:
@@ -182,16 +193,6 @@ def folder_digest(files: Mapping[str, str]) -> str:
 def library_versions() -> dict[str, str]:
     """Versions of the libraries whose numbers end up in results."""
     return {name: version(name) for name in LIBRARIES}
-
-
-@cache
-def source_digest(module: ModuleType) -> str:
-    """Digest over a package's (or module's) Python sources and templates, names included."""
-    source = Path(module.__file__)
-    if source.name != "__init__.py":
-        return file_digest(source)
-    paths = (p for p in source.parent.rglob("*") if p.suffix in {".py", ".j2", ".jinja"})
-    return folder_digest({str(path.relative_to(source.parent)): file_digest(path) for path in paths})
 
 
 def _write_manifest(folder: Path, stage: Stage, rows: Mapping[str, int]) -> None:

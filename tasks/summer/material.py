@@ -76,8 +76,10 @@ class Material:
         files = list(knowledge_files(self.knowledge, noncommercial=self.noncommercial))
         files += sorted(self.knowledge.glob("terms_*.parquet"))
         files += [path for path in [self.knowledge / TEXT_TABLE] if path.is_file()]
+        # What is read of the files, and not the files alone.
+        read = {"noncommercial": str(self.noncommercial), "max_links": str(self.max_links)}
         found = {
-            "knowledge": folder_digest({path.name: file_digest(path) for path in files}),
+            "knowledge": folder_digest({path.name: file_digest(path) for path in files} | read),
             "prompts": self.prompts.digest,
             "cell line": self.cell_line,
             "gene sets": folder_digest({name: " ".join(members) for name, members in self.sets.items()}),

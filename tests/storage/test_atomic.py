@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from storage import atomic
-from storage.atomic import atomic_path, copy_or_remove, write_json
+from storage.atomic import atomic_path, copy_or_remove, disk_errors, write_json
 from storage.errors import InputError, StorageError
 from storage.tables import write_table
 from tasks.expression.blocks import read_block, write_block
@@ -141,8 +142,41 @@ def test_a_full_disk_is_one_plain_error_and_the_old_file_stays(tiny_disk, write)
 def test_errors_that_are_not_of_the_disk_are_handed_on(tmp_path):
     with pytest.raises(ValueError, match="not the disk"), atomic_path(tmp_path / "x"):
         raise ValueError("not the disk")
-    unknown = OSError(123456, "who knows")
-    assert atomic.as_storage_error(unknown, "x") is unknown
+    with pytest.raises(OSError, match="who knows"), disk_errors("x"):
+        raise OSError(123456, "who knows")
+
+
+def test_a_file_elsewhere_that_cannot_be_opened_is_named_in_place_of_the_target(tmp_path):
+    source, target = tmp_path / "inputs" / "screen.h5ad", tmp_path / "out" / "x"
+    with pytest.raises(StorageError, match=f"^{source}: no permission$"), disk_errors(target):
+        raise PermissionError(errno.EACCES, "Permission denied", str(source))
+    with (
+        pytest.raises(StorageError, match=r"cannot write .*out/x: no permission"),
+        disk_errors(tmp_path / "out" / "x"),
+    ):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "out"))
+
+
+def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(tmp_path, monkeypatch):
+    target, moves = tmp_path / "store", []
+    target.mkdir()
+    (target / "first").write_text("first")
+    replace = os.replace
+
+    def refuse_the_second(source, place):
+        moves.append(place)
+        if len(moves) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        replace(source, place)
+
+    def write():
+        with atomic_path(target) as temporary:
+            temporary.mkdir()
+
+    monkeypatch.setattr(os, "replace", refuse_the_second)
+    with pytest.raises(StorageError, match="the disk is full"):
+        write()
+    assert (names_in(target), names_in(tmp_path)) == (["first"], ["store"])
 
 
 @pytest.mark.parametrize("shape", [(3,), (4, 5, 6), (2, 0)])

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import time
-import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +14,9 @@ import pytest
 from storage.errors import StorageError
 from storage.manifest import (
     Stage,
-    file_digest,
     finished_stage,
     read_manifest,
     run_stage,
-    source_digest,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -92,24 +89,6 @@ def test_another_input_option_name_or_code_is_another_stage(tmp_path, change):
 def test_the_order_of_options_does_not_matter():
     turned = replace(STAGE, options=dict(reversed(STAGE.options.items())))
     assert turned.digest == STAGE.digest
-
-
-def test_changed_code_is_another_digest(tmp_path):
-    digests = set()
-    for number, (name, text) in enumerate(
-        [("a.py", "x = 1"), ("a.py", "x = 2"), ("b.py", "x = 1"), ("a.j2", "x = 1")]
-    ):
-        package = tmp_path / str(number)
-        package.mkdir()
-        (package / "__init__.py").write_text("")
-        (package / name).write_text(text)
-        module = types.ModuleType("package")
-        module.__file__ = str(package / "__init__.py")
-        digests.add(source_digest(module))
-    assert len(digests) == 4
-    alone = types.ModuleType("alone")
-    alone.__file__ = str(tmp_path / "0" / "a.py")
-    assert source_digest(alone) == file_digest(tmp_path / "0" / "a.py")
 
 
 @pytest.mark.parametrize("harm", ["cut off", "removed", "manifest cut off", "manifest removed"])
