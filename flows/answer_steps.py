@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pandas as pd
 
 from flows.language_model import LanguageModel, Say, cost_sentence
 from flows.options import AnswerOptions, KnowledgeOptions
+from flows.progress import Progress
 from storage.answers import AnswerLedger
 from storage.atomic import write_json
 from storage.errors import LedgerError
@@ -33,7 +33,6 @@ from tasks.summer.votes import count_votes, vote_rates
 
 #: Questions in the table that is there to be read.
 SAMPLED = 50
-Progress = Callable[[int, int], None]
 
 
 def material_of(name: str, folder: Path, options: AnswerOptions, knowledge: KnowledgeOptions) -> Material:

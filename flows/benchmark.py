@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -109,38 +108,59 @@ def benchmark(
 ) -> list[Compared]:
     """Label a screen, or take given label tables, and compare predictors on perturbations never seen."""
     check_inputs(labels, screen, knowledge, answer, predict)
-    results, failed = [], {}
-    if labels:
-        given = [LabelSet.of_stem(stem) for stem in labels]
-        others = [*given, *(LabelSet.of_stem(stem) for stem in predict.also)]
-        data_sets = [(one, Path(knowledge.knowledge), None) for one in given]
+    given = [LabelSet.of_stem(stem) for stem in labels]
+    others = [*given, *(LabelSet.of_stem(stem) for stem in predict.also)]
+    if given:
+        jobs = [_Job(one, _on_tracks(one, others, predict), Path(knowledge.knowledge)) for one in given]
     else:
-        made = label_screen(screen, quality, expression, label, sets, run)
-        others = [LabelSet.of_stem(stem) for stem in predict.also]
-        data_sets = [(_made_labels(made, screen), _knowledge_of(made, knowledge), made)]
-    spent, attempted, told = Spent(), 0, []
-    for data_set, folder, records in data_sets:
-        tracks = _on_tracks(data_set, others, predict)
+        records = label_screen(screen, quality, expression, label, sets, run)
+        made = _made_labels(records, screen)
+        jobs = [_Job(made, _on_tracks(made, others, predict), _knowledge_of(records, knowledge), records)]
+    options = _SharedOptions(predict, knowledge, answer, run)
+    spent, results, problems, failed, attempted = Spent(), [], [], {}, 0
+    for job in jobs:
         try:
-            compared, broken = _one(tracks, data_set, folder, records, predict, knowledge, answer, run, spent)
+            compared, broken = _run_data_set(job, options, spent)
         except LedgerError as error:
             # Nothing to compare on this one; the others have their turn.
-            told.append(f"{data_set.name}: {error}")
+            problems.append(f"{job.labels.name}: {error}")
             continue
         results.append(compared)
-        failed |= {f"{name} on {data_set.name}": why for name, why in broken.items()}
-        attempted += len(configurations(predict)) * sum(one is not None for one in tracks.values())
+        failed |= {f"{name} on {job.labels.name}": why for name, why in broken.items()}
+        attempted += len(configurations(predict)) * sum(tables is not None for tables in job.tracks.values())
         attempted += len(answer.variants) if answer.engine != "none" else 0
     if failed:
         lines = "".join(f"\n  - {unit}: {why}" for unit, why in failed.items())
-        told.append(f"{len(failed)} of {attempted} predictors failed, the others are in the report:{lines}")
+        problems.append(
+            f"{len(failed)} of {attempted} predictors failed, the others are in the report:{lines}"
+        )
     if cluster_files(answer):
-        state = enrich_gene_sets(data_sets[0][1], answer, knowledge, run, spent, return_state=True)
+        state = enrich_gene_sets(jobs[0].knowledge, answer, knowledge, run, spent, return_state=True)
         if not state.is_completed():
-            told.append(f"clusters were not named: {reason_of(state)}")
-    if told:
-        raise LedgerError("\n".join(told))
+            problems.append(f"clusters were not named: {reason_of(state)}")
+    if problems:
+        raise LedgerError("\n".join(problems))
     return results
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One data set: its tables, the same on each track (None: no other line), knowledge, screen's records."""
+
+    labels: LabelSet
+    tracks: dict[str, LabelSet | None]
+    knowledge: Path
+    records: ScreenRecords | None = None
+
+
+@dataclass(frozen=True)
+class _SharedOptions:
+    """The options that are the same for all data sets."""
+
+    predict: PredictorOptions
+    knowledge: KnowledgeOptions
+    answer: AnswerOptions
+    run: RunOptions
 
 
 def _on_tracks(
@@ -151,58 +171,83 @@ def _on_tracks(
     return {track: made[track] for track in dict.fromkeys(predict.tracks)}
 
 
-def _one(
-    tracks: dict[str, LabelSet | None],
-    labels: LabelSet,
-    folder: Path,
-    records: ScreenRecords | None,
-    predict: PredictorOptions,
-    knowledge: KnowledgeOptions,
-    answer: AnswerOptions,
-    run: RunOptions,
-    spent: Spent,
-) -> tuple[Compared, dict[str, str]]:
-    """Train, answer and compare on one data set."""
-    logger = get_run_logger()
+def _run_data_set(job: _Job, options: _SharedOptions, spent: Spent) -> tuple[Compared, dict[str, str]]:
+    """Train, answer and compare on one data set; beside the result, why any predictor failed.
+
+    Raises
+    ------
+    LedgerError
+        If no predictor has a prediction.
+    """
+    labels, run = job.labels, options.run
     experiment = f"perturbqa-{labels.name}"
     tracker = Tracker(run.mlflow, workspace=run.workspace, experiment=experiment)
-    key = _job_key(labels, filter(None, tracks.values()), folder, predict, knowledge, answer)
-    parent = tracker.open_run(key, f"benchmark {labels.name}")
+    parent = tracker.open_run(_job_key(job, options), f"benchmark {labels.name}")
     with tracker.failing(parent):
-        trained = {
-            track: train_predictors(tables, folder, tracker, parent, predict, knowledge, run)
-            for track, tables in tracks.items()
-            if tables is not None
-        }
-        answered = Answered()
-        if answer.engine != "none":
-            given = (labels, folder, tracker, parent, answer, knowledge, predict, run, spent)
-            state = answer_questions(*given, return_state=True)
-            answered = state.result() if state.is_completed() else _unanswered(answer, reason_of(state))
-            trained[WITHIN] = _together(trained.get(WITHIN), answered)
-        notes = _notes(labels, trained, answered)
-        notes += tuple(
-            f"Track {track} left out: no other line's tables." for track, one in tracks.items() if not one
-        )
+        trained, answered = _train_and_answer(job, options, tracker, parent, spent)
+        notes = _notes(job, trained, answered)
+        logger = get_run_logger()
         for note in notes:
             logger.info(note)
-        if not any(one.fits for one in trained.values()):
+        if not any(on_track.fits for on_track in trained.values()):
             raise LedgerError("; ".join(notes))
         place = Place(run.workspace, None, run.force)
-        comparison = compare(place, labels, trained, (folder, knowledge), predict, records, notes)
+        knowledge = (job.knowledge, options.knowledge)
+        comparison = compare(place, labels, trained, knowledge, options.predict, job.records, notes)
         boards = leaderboards_of(comparison)
-        pictures = draw_comparison(run.workspace, labels.name, comparison, boards, records)
-        track_comparison(tracker, parent, labels, comparison, records, [one.path for one in pictures])
+        pictures = draw_comparison(run.workspace, labels.name, comparison, boards, job.records)
+        track_comparison(tracker, parent, labels, comparison, job.records, [file.path for file in pictures])
         models = register_best(tracker, labels, trained)
+    failed = {name: why for on_track in trained.values() for name, why in on_track.failed.items()}
+    finished = [record for on_track in trained.values() for record in on_track.records]
     for name, board in boards.items():
         leaderboard_artifact(labels.name, name, board)
     figures_artifact(labels.name, pictures)
-    compared = Compared(labels.name, comparison, tuple(boards), experiment, parent)
-    failed = {name: why for one in trained.values() for name, why in one.failed.items()}
-    finished = [record for one in trained.values() for record in one.records]
     ledger_artifact(labels.name, [*finished, comparison], failed)
-    where = run.mlflow or local_uri(run.workspace)
-    lines = [*notes, f"Report: `{compared.report}`", f"MLflow: `{where}`, run `{parent}`"]
+    compared = Compared(labels.name, comparison, tuple(boards), experiment, parent)
+    _show_report(compared, labels, tracker, run, notes, models)
+    return compared, failed
+
+
+def _train_and_answer(
+    job: _Job, options: _SharedOptions, tracker: Tracker, parent: str, spent: Spent
+) -> tuple[dict[str, Trained], Answered]:
+    """Fit the predictors of each track, and ask the language model where there is one (within the line)."""
+    predict, knowledge, answer, run = options.predict, options.knowledge, options.answer, options.run
+    trained = {
+        track: train_predictors(tables, job.knowledge, tracker, parent, predict, knowledge, run)
+        for track, tables in job.tracks.items()
+        if tables is not None
+    }
+    if answer.engine == "none":
+        return trained, Answered()
+    state = answer_questions(
+        job.labels,
+        job.knowledge,
+        tracker,
+        parent,
+        options=answer,
+        knowledge_options=knowledge,
+        predict=predict,
+        run=run,
+        spent=spent,
+        return_state=True,
+    )
+    answered = state.result() if state.is_completed() else _unanswered(answer, reason_of(state))
+    return trained | {WITHIN: _together(trained.get(WITHIN), answered)}, answered
+
+
+def _show_report(
+    compared: Compared,
+    labels: LabelSet,
+    tracker: Tracker,
+    run: RunOptions,
+    notes: tuple[str, ...],
+    models: dict[str, str],
+) -> None:
+    """Leave the run a link to its report, in MLflow where its pages can be reached, and the notes."""
+    lines = [*notes, f"Report: `{compared.report}`"]
+    lines.append(f"MLflow: `{run.mlflow or local_uri(run.workspace)}`, run `{compared.run_id}`")
     lines += [f"Registered as best by validation: `{model}`, {row}" for model, row in models.items()]
     if charts := charts_of(run.pages, tracker.experiment):
         lines += [
@@ -210,9 +255,8 @@ def _one(
             for name in labels.tables
         ]
         lines.append(f"[Beside all other runs on this data set, in MLflow]({charts})")
-    page = page_of(run.pages, tracker.experiment, parent, compared.report.name)
+    page = page_of(run.pages, tracker.experiment, compared.run_id, compared.report.name)
     report_artifact(labels.name, page or compared.report, lines)
-    return compared, failed
 
 
 def _unanswered(answer: AnswerOptions, why: str) -> Answered:
@@ -229,22 +273,27 @@ def _together(trained: Trained | None, answered: Answered) -> Trained:
     return Trained(before.fits | asked, before.failed | answered.failed)
 
 
-def _notes(labels: LabelSet, trained: dict[str, Trained], answered: Answered) -> tuple[str, ...]:
+def _notes(job: _Job, trained: dict[str, Trained], answered: Answered) -> tuple[str, ...]:
     """What a reader has to know: what was skipped, not scored, or failed."""
+    tables = job.labels.tables
     notes = list(answered.notes)
     notes += [
         f"Task {name} left out: no labels to learn from, or none to predict."
         for name in TASK_TITLES
-        if name not in labels.tables
+        if name not in tables
     ]
-    if any(one.fits for one in trained.values()):
+    if any(on_track.fits for on_track in trained.values()):
         notes += [
             f"Task {name} not scored: the test labels of this table are not known."
-            for name in labels.tables
-            if not all(one.scored(name) for one in trained.values())
+            for name in tables
+            if not all(on_track.scored(name) for on_track in trained.values())
         ]
-    failed = [(name, why) for one in trained.values() for name, why in one.failed.items()]
-    return (*notes, *(f"{name} failed: {why}" for name, why in failed))
+    failed = [(name, why) for on_track in trained.values() for name, why in on_track.failed.items()]
+    notes += [f"{name} failed: {why}" for name, why in failed]
+    notes += [
+        f"Track {track} left out: no other line's tables." for track, lines in job.tracks.items() if not lines
+    ]
+    return tuple(notes)
 
 
 def _made_labels(made: ScreenRecords, screen: ScreenOptions) -> LabelSet:
@@ -264,18 +313,21 @@ def _knowledge_of(made: ScreenRecords, options: KnowledgeOptions) -> Path:
     return made.simulated.folder / "screen.knowledge"
 
 
-def _job_key(
-    labels: LabelSet,
-    tracks: Iterable[LabelSet],
-    folder: Path,
-    predict: PredictorOptions,
-    knowledge: KnowledgeOptions,
-    answer: AnswerOptions,
-) -> str:
+def _job_key(job: _Job, options: _SharedOptions) -> str:
     """The same job finds its own run again; another option, input or version of the code is another run."""
-    parts = [labels.name, *labels.digests.values(), knowledge_digest(folder, knowledge)]
-    parts += [digest for one in tracks for digests in one.also_digests.values() for digest in digests]
-    parts += [predict.model_dump_json(), knowledge.model_dump_json()]
+    answer = options.answer
+    parts = [
+        job.labels.name,
+        *job.labels.digests.values(),
+        knowledge_digest(job.knowledge, options.knowledge),
+    ]
+    parts += [
+        digest
+        for tables in filter(None, job.tracks.values())
+        for digests in tables.also_digests.values()
+        for digest in digests
+    ]
+    parts += [options.predict.model_dump_json(), options.knowledge.model_dump_json()]
     parts += [source_digest(tasks.predictors, tasks.comparison)]
     if answer.engine != "none":
         parts += [answer.model_dump_json(exclude=HOW_ASKED), source_digest(tasks.summer)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +11,10 @@ import pandas as pd
 
 from flows.answer_options import AnswerOptions
 from flows.language_model import LanguageModel, Say, check_answer_options
+from flows.progress import Progress
 from storage.answers import AnswerLedger, read_answers
 from storage.atomic import write_json
-from storage.errors import InputError, LedgerError
+from storage.errors import LedgerError, problems_of
 from storage.tables import write_table
 from tasks.summer.engines.protocol import Request
 from tasks.summer.enrichment import (
@@ -27,8 +28,6 @@ from tasks.summer.enrichment import (
 from tasks.summer.gene_texts import Role
 from tasks.summer.material import Material
 from tasks.summer.tokens import four_characters, report_tokens
-
-Progress = Callable[[int, int], None]
 
 
 def cluster_files(options: AnswerOptions) -> list[tuple[Role, Path]]:
@@ -45,10 +44,7 @@ def check_clusters(options: AnswerOptions) -> list[str]:
     twice = [name for name, n in Counter(path.stem for path in paths).items() if n > 1]
     problems = [f"two files of clusters are called {name}; give one of them another name" for name in twice]
     for path in paths:
-        try:
-            read_clusters(path)
-        except InputError as error:
-            problems += [f"{error.subject}: {problem}" for problem in error.problems]
+        problems += problems_of(read_clusters, path)
     return problems
 
 

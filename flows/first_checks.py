@@ -7,7 +7,7 @@ from pathlib import Path
 from flows.configurations import parsed_settings
 from flows.enrich_stages import check_clusters
 from flows.label_stages import EMBEDDED_KEYS, EMBEDDED_NAME, check_test
-from flows.language_model import check_answer_options
+from flows.language_model import check_answer_options, check_knowledge
 from flows.options import (
     AnswerOptions,
     ExpressionOptions,
@@ -18,10 +18,9 @@ from flows.options import (
 )
 from flows.records import LabelSet
 from flows.set_stages import check_gene_sets
-from storage.errors import InputError
+from storage.errors import InputError, problems_of
 from storage.gene_sets import read_gene_sets
 from storage.h5ad import H5adFile
-from tasks.knowledge.read import knowledge_files
 from tasks.screens.checks import read_cells
 
 
@@ -43,11 +42,8 @@ def check_screen(screen: ScreenOptions, expression: ExpressionOptions, sets: Gen
                 read_cells(file, **names)
         except InputError as error:
             problems += error.problems
-    for check in (lambda: check_test(expression, screen), lambda: check_gene_sets(sets, expression)):
-        try:
-            check()
-        except InputError as error:
-            problems += [f"{error.subject}: {problem}" for problem in error.problems]
+    problems += problems_of(check_test, expression, screen)
+    problems += problems_of(check_gene_sets, sets, expression)
     if problems:
         raise InputError(f"screen {Path(screen.screen).stem}", problems)
 
@@ -66,23 +62,13 @@ def check_inputs(
     except InputError as error:
         problems += error.problems
     for stem in (*labels, *predict.also):
-        try:
-            LabelSet.of_stem(stem)
-        except InputError as error:
-            problems += [f"{error.subject}: {problem}" for problem in error.problems]
-    if knowledge.knowledge is not None:
-        try:
-            knowledge_files(Path(knowledge.knowledge), noncommercial=knowledge.noncommercial)
-        except InputError as error:
-            problems += [f"{error.subject}: {problem}" for problem in error.problems]
-    elif labels or screen.screen != "embedded":
-        problems.append("--knowledge is needed: a store of pqa knowledge, or a folder with edges_*.parquet")
+        problems += problems_of(LabelSet.of_stem, stem)
+    embedded = not labels and screen.screen == EMBEDDED_NAME
+    if not (embedded and knowledge.knowledge is None):
+        problems += check_knowledge(knowledge)
     if knowledge.set_members is not None:
-        try:
-            read_gene_sets(knowledge.set_members)
-        except InputError as error:
-            problems += [f"{error.subject}: {problem}" for problem in error.problems]
-    if not labels and screen.screen != "embedded" and not Path(screen.screen).is_file():
+        problems += problems_of(read_gene_sets, knowledge.set_members)
+    if not labels and not embedded and not Path(screen.screen).is_file():
         problems.append(f"{screen.screen}: no such file")
     if problems:
         raise InputError("benchmark", problems)

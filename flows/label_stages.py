@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import tasks.screens.ingest
 import tasks.screens.quality
 import tasks.screens.simulate
 from flows.options import ExpressionOptions, QualityOptions, ScreenNames, ScreenOptions
+from flows.progress import Progress
 from flows.records import Place
 from storage.errors import InputError
 from storage.manifest import Stage, StageRecord, file_digest, run_stage
@@ -34,8 +34,6 @@ from tasks.expression.pseudobulk import pseudobulk
 from tasks.screens.ingest import ingest_screen
 from tasks.screens.quality import check_quality, usable_cells
 from tasks.screens.simulate import simulate_screen
-
-Progress = Callable[[int, int], None]
 
 #: The embedded screen: small enough for minutes on two cores, large enough for predictors to be told apart.
 EMBEDDED = {"cells": 16_000, "genes": 1_200, "perturbations": 240, "controls": 2_400, "seed": 1}

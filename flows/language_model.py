@@ -13,7 +13,7 @@ from pathlib import Path
 from flows.answer_options import AnswerOptions
 from flows.options import KnowledgeOptions
 from storage.answers import AnswerLedger, is_taken
-from storage.errors import InputError, PqaError
+from storage.errors import InputError, PqaError, problems_of
 from tasks.knowledge.read import knowledge_files
 from tasks.summer.asking import Asked, Limits, ask
 from tasks.summer.engines.choose import LocalOptions, make_engine
@@ -207,22 +207,14 @@ def check_answer_options(options: AnswerOptions) -> list[str]:
         )
     if options.measured_sets is not None and not options.measured_sets.is_file():
         problems.append(f"--measured-sets {options.measured_sets}: no such file")
-    try:
-        Prompts.load(options.prompts)
-    except InputError as error:
-        problems += [f"{error.subject}: {problem}" for problem in error.problems]
-    return problems
+    return problems + problems_of(Prompts.load, options.prompts)
 
 
 def check_knowledge(options: KnowledgeOptions) -> list[str]:
     """What is wrong with the knowledge folder, in sentences."""
     if options.knowledge is None:
         return ["--knowledge is needed: a store of pqa knowledge, or a folder with edges_*.parquet"]
-    try:
-        knowledge_files(Path(options.knowledge), noncommercial=options.noncommercial)
-    except InputError as error:
-        return [f"{error.subject}: {problem}" for problem in error.problems]
-    return []
+    return problems_of(knowledge_files, options.knowledge, noncommercial=options.noncommercial)
 
 
 def require_engine(options: AnswerOptions, knowledge: KnowledgeOptions) -> None:

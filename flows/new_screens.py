@@ -82,8 +82,17 @@ def new_screens(
     logger.info(f"{len(ready)} new or changed screens in {address}")
     for file in ready:
         # A flow of its own: whatever is wrong with one file, the next ones have their turn.
-        options = (quality, expression, label, GeneSetOptions(), run)
-        state = label_file(folder, file, columns, *options, return_state=True)
+        state = label_file(
+            folder,
+            file,
+            columns,
+            quality=quality,
+            expression=expression,
+            label=label,
+            sets=GeneSetOptions(),
+            run=run,
+            return_state=True,
+        )
         if state.is_completed():
             outcome = Seen(file.mark, 2, "labelled", state.result())
         else:

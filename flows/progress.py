@@ -6,21 +6,24 @@ import sys
 import time
 from collections.abc import Callable
 
+#: To be told what is done and of how much, in a unit such as cells.
+Progress = Callable[[int, int], None]
+
 #: Seconds between two updates; nobody need hear of every block.
 EVERY = 2.0
 
 
-def progress_of(title: str, unit: str) -> Callable[[int, int], None]:
+def progress_of(title: str, unit: str) -> Progress:
     """A function to be told ``(done, total)`` in ``unit``, such as cells; it writes to standard error."""
 
-    def show(words: str, _share: float) -> None:
-        end = "\r" if sys.stderr.isatty() and _share < 100 else "\n"
+    def show(words: str, percent: float) -> None:
+        end = "\r" if sys.stderr.isatty() and percent < 100 else "\n"
         print(f"{words:<78}", end=end, file=sys.stderr, flush=True)
 
     return throttled(title, unit, show)
 
 
-def throttled(title: str, unit: str, show: Callable[[str, float], None]) -> Callable[[int, int], None]:
+def throttled(title: str, unit: str, show: Callable[[str, float], None]) -> Progress:
     """Call ``show(words, percent)`` at most every two seconds, and at the end, with the time left."""
     started, last = time.monotonic(), 0.0
 

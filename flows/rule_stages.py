@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import tasks.expression
 import tasks.labels
 from flows.label_stages import tested_cells
 from flows.options import ExpressionOptions, LabelOptions, QualityOptions
+from flows.progress import Progress
 from flows.records import Place
 from storage.atomic import write_json
 from storage.expression_tables import read_by_perturbation
@@ -25,8 +26,6 @@ from tasks.expression.calibration import called, check_against_truth, hidden_eff
 from tasks.expression.guide_agreement import COUNTS, agreement_summary, guide_agreement, guide_groups
 from tasks.labels.detectable import Family, gene_umis, with_detectable
 from tasks.labels.label_tables import LabelTables, make_labels
-
-Progress = Callable[[int, int], None]
 
 #: Figures of the label stage that are counts of pairs.
 PAIRS_COUNTED = ("pairs_not_de", "pairs_not_measured_well_enough")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import tasks.expression
 import tasks.labels
 from flows.label_stages import tested_groups
 from flows.options import ExpressionOptions, GeneSetOptions, LabelOptions, QualityOptions
+from flows.progress import Progress
 from flows.records import Place
 from flows.rule_stages import call_rule, label_rule
 from storage.atomic import write_json
@@ -28,8 +28,6 @@ from tasks.expression.false_discovery import AdjustOverAll, adjust_within
 from tasks.expression.gene_sets import compare_gene_sets, measured_sets
 from tasks.labels.detectable import Family, with_detectable
 from tasks.labels.label_tables import make_labels
-
-Progress = Callable[[int, int], None]
 
 
 def check_gene_sets(options: GeneSetOptions, expression: ExpressionOptions) -> None:

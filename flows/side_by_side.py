@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +11,7 @@ import storage.expression_tables
 import tasks.expression
 from flows.label_stages import tests_stage
 from flows.options import ExpressionOptions, LabelOptions, QualityOptions
+from flows.progress import Progress
 from flows.records import Place, SideBySide
 from flows.rule_stages import call_rule
 from storage.expression_tables import read_by_perturbation
@@ -19,8 +19,6 @@ from storage.manifest import Stage, StageRecord, file_digest, run_stage
 from storage.tables import read_frame, read_recipe, write_table
 from tasks.expression.calibration import check_against_truth, null_summary
 from tasks.expression.side_by_side import CALLED, NOT_TESTED, call_codes, null_quantiles, shared_calls
-
-Progress = Callable[[int, int], None]
 
 #: The tables of the stage, by what they are of.
 SUMMARY, AGREEMENT, QUANTILES = "summary.parquet", "agreement.parquet", "null-quantiles.parquet"

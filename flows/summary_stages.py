@@ -11,6 +11,7 @@ import pandas as pd
 import tasks.summer
 from flows.answer_steps import with_summaries
 from flows.language_model import LanguageModel, Say
+from flows.progress import Progress
 from flows.records import LabelSet, Place
 from storage.answers import AnswerLedger
 from storage.errors import LedgerError
@@ -21,7 +22,6 @@ from tasks.summer.material import Material
 from tasks.summer.summaries import SummaryWriter, read_summaries, summary_requests, write_summaries
 from tasks.summer.tokens import TokenCounter, four_characters
 
-Progress = Callable[[int, int], None]
 #: Output tokens a word of a summary may take.
 TOKENS_A_WORD = 3
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.logging import get_run_logger
 
-from flows.progress import throttled
+from flows.progress import Progress, throttled
 
 
-def task_progress(title: str, unit: str) -> Callable[[int, int], None]:
+def task_progress(title: str, unit: str) -> Progress:
     """A function to be told ``(done, total)`` in ``unit``; to be made inside a task run."""
     logger, artifact = get_run_logger(), None
 

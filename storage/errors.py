@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 class PqaError(Exception):
@@ -33,6 +33,15 @@ class InputError(PqaError):
     def __reduce__(self):
         # Exception pickles its message only; workers must hand the problems back whole.
         return type(self), (self.subject, self.problems)
+
+
+def problems_of(check: Callable[..., object], *arguments: object, **options: object) -> list[str]:
+    """Problems in the ``InputError`` that ``check(*arguments, **options)`` raises, each after its subject."""
+    try:
+        check(*arguments, **options)
+    except InputError as error:
+        return [f"{error.subject}: {problem}" for problem in error.problems]
+    return []
 
 
 class StorageError(PqaError):
