@@ -20,6 +20,7 @@ import requests
 from aiohttp import web
 
 from storage.answers import read_answers
+from tests.waiting import LONG
 
 #: What a script may do with a request: reply with this text, or one of the misdeeds below.
 Script = Callable[[dict, int], "str | Misdeed"]
@@ -202,7 +203,7 @@ def transformers_serve(model: Path) -> Iterator[str]:
     with log.open("w") as handle:
         process = subprocess.Popen(command, stdout=handle, stderr=handle, env=os.environ | settings)
         try:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + LONG
             while time.monotonic() < deadline:
                 assert process.poll() is None, log.read_text()[-2000:]
                 with contextlib.suppress(requests.ConnectionError, requests.Timeout):

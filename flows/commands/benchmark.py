@@ -18,6 +18,7 @@ from flows.options import BenchmarkOptions
 from flows.prefect_server import prefect_server
 from flows.records import TASK_TITLES
 from flows.servers import check_servers
+from storage.tracking import local_uri
 
 
 def run(arguments: Namespace) -> None:
@@ -64,7 +65,7 @@ def _how_to_look(options: BenchmarkOptions) -> str:
         home = shlex.quote(os.environ["PREFECT_HOME"])
         lines.append(f"  Prefect  PREFECT_HOME={home} {_beside('prefect')} server start")
     if options.run.mlflow is None:
-        store = shlex.quote(f"sqlite:///{workspace / 'mlflow.db'}")
+        store = shlex.quote(local_uri(workspace))
         lines.append(f"  MLflow   {_beside('mlflow')} server --backend-store-uri {store}")
     else:
         lines.append(f"  MLflow   {options.run.mlflow}")

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from mlflow.tracking import MlflowClient
 
+from tests.waiting import LONG
+
 #: What differs between equal runs: times, and the databases that hold them.
 VARYING = {"prefect", "mlflow-artifacts", "mlflow.db"}
 
@@ -39,7 +41,7 @@ def _hear_ctrl_c() -> None:
 def run_pqa(*arguments: str | Path, environment: dict[str, str] | None = None) -> str:
     """Run ``pqa`` to its end; gives its standard output, fails with what it said if it fails."""
     process = start_pqa(*arguments, environment=environment)
-    out, err = process.communicate(timeout=400)
+    out, err = process.communicate(timeout=LONG)
     assert process.returncode == 0, err
     return out
 

@@ -20,6 +20,7 @@ from storage.tables import read_predictions
 from tasks.summer.engines.protocol import EngineError
 from tests.flows.jobs import run_pqa, start_pqa
 from tests.language_models import Misdeed, ScriptedServer, count_statuses, make_tiny_llama, transformers_serve
+from tests.waiting import LONG
 
 GENES = [f"G{number:02}" for number in range(30)]
 
@@ -96,7 +97,7 @@ def test_a_killed_run_goes_on_where_it_was(tables, tmp_path):
     with ScriptedServer(drawn, 0.05) as server:
         more = ["--concurrency", "4"]
         process = start_pqa(*arguments(tables, tmp_path, server.url, more=more))
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + LONG
         while len(server.bodies) < 40 and time.monotonic() < deadline:
             time.sleep(0.02)
         os.kill(process.pid, signal.SIGKILL)

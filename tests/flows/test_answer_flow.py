@@ -14,6 +14,7 @@ from mlflow.tracking import MlflowClient
 from tests.flows.jobs import mlflow_runs, start_pqa
 from tests.flows.test_answer_command import tables  # noqa: F401
 from tests.language_models import Misdeed, ScriptedServer
+from tests.waiting import LONG
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def job(tables, tmp_path_factory, prefect_api):  # noqa: F811
             *("--workspace", folder / "w"),
             environment={"PREFECT_API_URL": prefect_api},
         )
-        _, err = process.communicate(timeout=400)
+        _, err = process.communicate(timeout=LONG)
     assert process.returncode == 1
     return folder / "w", err
 
@@ -71,7 +72,7 @@ def test_summaries_that_fail_leave_the_other_predictors_their_leaderboard(tables
             *("--base-url", server.url, "--summaries", "engine", "--workspace", tmp_path / "w"),
             environment={"PREFECT_API_URL": prefect_api},
         )
-        _, err = process.communicate(timeout=400)
+        _, err = process.communicate(timeout=LONG)
     assert process.returncode == 1
     assert "1 of 2 predictors failed" in err
     assert "summer on mute: " in err
@@ -93,7 +94,7 @@ def test_the_budget_is_the_whole_job_s(tables, tmp_path, prefect_api):  # noqa: 
             *("--workspace", tmp_path / "w"),
             environment={"PREFECT_API_URL": prefect_api},
         )
-        _, err = process.communicate(timeout=400)
+        _, err = process.communicate(timeout=LONG)
         tokens = sum(len(turn["content"]) // 4 for body in server.bodies for turn in body["messages"])
     assert process.returncode == 1
     assert "2 of 4 predictors failed" in err
@@ -126,10 +127,10 @@ def test_mlflow_has_a_run_for_each_variant_with_rates_tokens_and_questions_to_re
 
 
 def test_prefect_shows_stages_and_progress_in_questions(job, prefect_api):
-    runs = requests.post(f"{prefect_api}/flow_runs/filter", json={}, timeout=30).json()
+    runs = requests.post(f"{prefect_api}/flow_runs/filter", json={}, timeout=LONG).json()
     states = {run["name"]: run["state_type"] for run in runs}
     names = ("answer line", "retrieve for line", "name clusters of genes")
     assert {states[name] for name in names} == {"COMPLETED"}
     query = {"artifacts": {"type": {"any_": ["progress"]}}}
-    found = requests.post(f"{prefect_api}/artifacts/filter", json=query, timeout=30).json()
+    found = requests.post(f"{prefect_api}/artifacts/filter", json=query, timeout=LONG).json()
     assert any("150 of 150 questions x votes" in artifact["description"] for artifact in found)

@@ -20,6 +20,7 @@ import requests
 from mlflow.tracking import MlflowClient
 
 from tests.flows.jobs import mlflow_runs, run_pqa, start_pqa
+from tests.waiting import LONG
 
 PREDICTORS = {"prior", "physical", "retrieval", "gat"}
 
@@ -41,7 +42,7 @@ def label_stem(undisturbed, tmp_path_factory) -> Path:
 
 def artifacts(api: str, kind: str) -> dict[str, dict]:
     query = {"artifacts": {"type": {"any_": [kind]}}}
-    found = requests.post(f"{api}/artifacts/filter", json=query, timeout=30)
+    found = requests.post(f"{api}/artifacts/filter", json=query, timeout=LONG)
     return {artifact["key"] or artifact["description"]: artifact for artifact in found.json()}
 
 
@@ -59,7 +60,7 @@ def test_the_planted_network_lets_retrieval_beat_the_gene_prior(result):
 
 
 def test_prefect_shows_the_runs_and_what_came_of_them(result, prefect_api):
-    runs = requests.post(f"{prefect_api}/flow_runs/filter", json={}, timeout=30).json()
+    runs = requests.post(f"{prefect_api}/flow_runs/filter", json={}, timeout=LONG).json()
     states = {run["name"]: run["state_type"] for run in runs}
     assert {states["label small"], states["train on small"], states["benchmark small"]} == {"COMPLETED"}
     tables = artifacts(prefect_api, "table")
@@ -116,7 +117,7 @@ def mlflow_server(tmp_path):
     settings = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, env=os.environ | settings, **quiet)
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + LONG
     while time.monotonic() < deadline:
         with contextlib.suppress(requests.ConnectionError):
             if requests.get(f"http://127.0.0.1:{port}/health", timeout=2).ok:
@@ -162,7 +163,7 @@ def test_a_predictor_that_fails_fails_alone_and_unknown_test_labels_are_not_scor
         *("--predictors", "prior", "gat", "--device", "cuda", "--draws", "50", "--workspace", tmp_path / "w"),
         environment={"PREFECT_API_URL": prefect_api, "CUDA_VISIBLE_DEVICES": ""},
     )
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=LONG)
     assert process.returncode == 1
     assert "1 of 2 predictors failed" in err.splitlines()[-2]
     assert "gat on blind" in err.splitlines()[-1]
@@ -183,7 +184,7 @@ def test_a_job_none_of_whose_predictors_works_fails_in_mlflow_too(
         *("--predictors", "gat", "--device", "cuda", "--workspace", tmp_path),
         environment={"PREFECT_API_URL": prefect_api, "CUDA_VISIBLE_DEVICES": ""},
     )
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=LONG)
     assert process.returncode == 1
     assert "gat failed" in err
     assert [run.info.status for run in mlflow_runs(tmp_path)] == ["FAILED"]
@@ -195,7 +196,7 @@ def test_servers_that_do_not_answer_are_said_before_anything_is_computed(tmp_pat
         *("--mlflow", "http://127.0.0.1:9", "--workspace", tmp_path / "w"),
         environment={"PREFECT_API_URL": "http://127.0.0.1:10/api"},
     )
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=LONG)
     assert (process.returncode, out) == (1, "")
     first, *problems = err.splitlines()
     assert first == "pqa benchmark: servers: 2 problems"
@@ -211,7 +212,7 @@ def test_everything_wrong_with_the_inputs_is_in_one_message(tmp_path, capsys):
     pd.DataFrame({"pert": ["A"], "gene": ["B"], "label": [7], "split": ["training"]}).to_parquet(bad)
     arguments = ["benchmark", "--labels", str(tmp_path / "bad"), str(tmp_path / "nowhere")]
     process = start_pqa(*arguments, "--workspace", tmp_path / "w")
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=LONG)
     assert process.returncode == 1
     assert out == ""
     for words in (
@@ -241,6 +242,6 @@ def test_the_report_reads_in_a_browser_without_a_network(result):
         "--disable-background-networking",
     ]
     command = [browser, *flags, "--dump-dom", Path(result["report"]).as_uri()]
-    page = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    page = subprocess.run(command, capture_output=True, text=True, timeout=LONG, check=True).stdout
     for words in ("DE or not: scores", "Up or down: scores", "Knock-down", "retrieval", "SUMMER skipped"):
         assert words in page

@@ -11,6 +11,8 @@ import time
 import pytest
 from distributed import Client
 
+from tests.waiting import LONG
+
 TABLES = ("tests.parquet", "null.parquet", "de.parquet", "dir.parquet", "pseudobulk.h5ad")
 
 
@@ -29,8 +31,8 @@ def cluster(tmp_path):
 
     scheduler = start("scheduler", "--host", "127.0.0.1", "--port", str(port))
     workers = [start("worker", address, "--nthreads", "1", "--no-nanny") for _ in range(2)]
-    with Client(address, timeout=60, set_as_default=False) as client:
-        client.wait_for_workers(2, timeout=60)
+    with Client(address, timeout=LONG, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=LONG)
     yield address, workers
     for process in [*workers, scheduler]:
         process.kill()
@@ -55,14 +57,14 @@ def test_separate_workers_give_the_same_bytes_and_one_may_die(small_screen, tmp_
     address, workers = cluster
     here, there = tmp_path / "here", tmp_path / "there"
     remote = label(small_screen, there, "--dask", address)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + LONG
     while not has_blocks(there) and remote.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     workers[0].kill()
-    _, err = remote.communicate(timeout=200)
+    _, err = remote.communicate(timeout=LONG)
     assert remote.returncode == 0, err
     local = label(small_screen, here)
-    _, err = local.communicate(timeout=200)
+    _, err = local.communicate(timeout=LONG)
     assert local.returncode == 0, err
     for name in TABLES:
         assert (there / name).read_bytes() == (here / name).read_bytes(), name

@@ -9,6 +9,7 @@ import warnings
 from distributed import Client, LocalCluster
 
 from flows.worker_logs import logged_here
+from tests.waiting import LONG
 
 
 def speak() -> None:
@@ -26,7 +27,7 @@ def test_lines_and_warnings_of_workers_arrive_once_for_each_run(monkeypatch, cap
             pass
         with Client(cluster, set_as_default=False) as client, logged_here(client):
             client.submit(speak).result()
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + LONG
             while len(_lines(caplog)) < 2 and time.monotonic() < deadline:
                 time.sleep(0.05)
     lines = _lines(caplog)
@@ -45,7 +46,7 @@ def test_a_worker_in_this_process_says_a_line_once(monkeypatch, caplog):
         logged_here(client),
     ):
         client.submit(speak).result()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + LONG
         while not _lines(caplog) and time.monotonic() < deadline:
             time.sleep(0.05)
     said = [record.getMessage() for record in caplog.records if "epoch 3 of 20" in record.getMessage()]

@@ -18,6 +18,7 @@ from storage.manifest import (
     read_manifest,
     run_stage,
 )
+from tests.waiting import LONG
 
 ROOT = Path(__file__).parents[2]
 STAGE = Stage("numbers", "ones", {"input": "abc"}, {"size": 3, "name": None})
@@ -181,7 +182,7 @@ def until_computing(log, lines):
 def test_two_processes_at_once_compute_a_stage_once(tmp_path):
     log = tmp_path / "log"
     processes = [started(tmp_path / "workspace", log, 1.0) for _ in range(2)]
-    said = sorted(process.communicate(timeout=60)[0].strip() for process in processes)
+    said = sorted(process.communicate(timeout=LONG)[0].strip() for process in processes)
     assert said == ["done", "skipped"]
     assert log.read_text() == "computed\n"
 
@@ -193,7 +194,7 @@ def test_a_process_killed_at_work_leaves_no_lock_and_no_finished_stage(tmp_path)
     process.kill()
     process.wait()
     process.stdout.close()
-    said = started(tmp_path / "workspace", log, 0).communicate(timeout=30)[0]
+    said = started(tmp_path / "workspace", log, 0).communicate(timeout=LONG)[0]
     assert said.strip() == "done"
 
 
