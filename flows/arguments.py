@@ -29,7 +29,14 @@ def add_arguments(parser: argparse.ArgumentParser, model: type[BaseModel]) -> No
         else:
             many_words = {"nargs": "*" if _alone(field) else "+"} if many else {}
             metavar = None if choices else name.split("_")[-1].upper()
-            section.add_argument(_flag(name), choices=choices, metavar=metavar, **many_words, **words)
+            section.add_argument(
+                _flag(name),
+                choices=choices,
+                metavar=metavar,
+                required=group is None and field.is_required(),
+                **many_words,
+                **words,
+            )
 
 
 def read_options(

@@ -17,6 +17,8 @@ from storage.errors import InputError
 
 Report = Callable[[str, int, int], None]
 
+log = logging.getLogger(__name__)
+
 
 @contextlib.contextmanager
 def dask_client(address: str | None, *, workers: int) -> Iterator[Client]:
@@ -43,6 +45,9 @@ def dask_client(address: str | None, *, workers: int) -> Iterator[Client]:
         return
     if preset is not None:
         with _started(cluster_maker(preset), address) as cluster, _connected(cluster) as client:
+            if not client.scheduler_info()["workers"]:
+                # A batch system's queue may take hours: nobody is to think that nothing happens.
+                log.warning("no worker of %s yet; work begins with the first one", address)
             yield client
         return
     quiet = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from importlib import import_module
 from importlib.resources import files
@@ -91,6 +92,8 @@ def cluster_maker(preset: DaskPreset) -> Callable[[], object]:
         import_module("asyncssh" if preset.kind == "ssh" else module)
     except ImportError as error:
         raise InputError("--dask", [f"kind {preset.kind} needs the package {package} ({error})"]) from error
+    if preset.kind == "slurm" and shutil.which("sbatch") is None:
+        raise InputError("--dask", ["kind slurm needs the program sbatch, which is not on this machine"])
 
     def start():
         words = dict(preset.options)

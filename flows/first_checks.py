@@ -37,15 +37,23 @@ def check_screen(screen: ScreenOptions, expression: ExpressionOptions, sets: Gen
     if screen.screen == EMBEDDED_NAME:
         screen = screen.model_copy(update=EMBEDDED_KEYS)
     else:
-        try:
-            with H5adFile(Path(screen.screen), layer=screen.layer) as file:
-                read_cells(file, **names)
-        except InputError as error:
-            problems += error.problems
+        problems += _file_problems(Path(screen.screen), screen.layer, names)
     problems += problems_of(check_test, expression, screen)
     problems += problems_of(check_gene_sets, sets, expression)
     if problems:
         raise InputError(f"screen {Path(screen.screen).stem}", problems)
+
+
+def _file_problems(path: Path, layer: str | None, names: dict[str, object]) -> list[str]:
+    """What is wrong with an h5ad file: its layer, and the columns and controls that ``names`` tells."""
+    try:
+        with H5adFile(path, layer=layer) as file:
+            read_cells(file, **names)
+    except InputError as error:
+        # A layer that is not there hides nothing else that is wrong.
+        others = _file_problems(path, None, names) if layer is not None else []
+        return list(dict.fromkeys([*error.problems, *others]))
+    return []
 
 
 def check_inputs(

@@ -150,7 +150,8 @@ def _designs(
         options.normalise,
     )
     design, reasons = screen_design(cells, kept, plan, usable=usable)
-    if kept and not design.groups.names:
+    if not design.groups.names:
+        reasons = dict(zip(judged["perturbation"], judged["reason"], strict=True)) | reasons
         listed = [f"{name}: {why}" for name, why in list(reasons.items())[:MOST_LISTED]]
         more = [f"and {len(reasons) - MOST_LISTED} more"] if len(reasons) > MOST_LISTED else []
         raise InputError(f"--test {options.test}", ["no perturbation can be tested", *listed, *more])

@@ -13,7 +13,7 @@ from pathlib import Path
 from flows.answer_options import AnswerOptions
 from flows.options import KnowledgeOptions
 from storage.answers import AnswerLedger, is_taken
-from storage.errors import InputError, PqaError, problems_of
+from storage.errors import PqaError, problems_of
 from tasks.knowledge.read import knowledge_files
 from tasks.summer.asking import Asked, Limits, ask
 from tasks.summer.engines.choose import LocalOptions, make_engine
@@ -217,13 +217,11 @@ def check_knowledge(options: KnowledgeOptions) -> list[str]:
     return problems_of(knowledge_files, options.knowledge, noncommercial=options.noncommercial)
 
 
-def require_engine(options: AnswerOptions, knowledge: KnowledgeOptions) -> None:
-    """Refuse options that cannot work, all of what is wrong in one message."""
-    problems = check_answer_options(options) + check_knowledge(knowledge)
+def engine_problems(options: AnswerOptions) -> list[str]:
+    """What is wrong with the options where an engine is needed, in sentences."""
     if options.engine == "none":
-        problems.insert(0, "--engine is needed: openai or lmdeploy")
-    if problems:
-        raise InputError("pqa answer", problems)
+        return ["--engine is needed: openai or lmdeploy"]
+    return check_answer_options(options)
 
 
 def key_from_environment(options: AnswerOptions) -> Callable[[], str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,8 +19,21 @@ from flows.options import (
 from flows.up_options import UpOptions
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line; what cannot be understood ends the program with the command's own usage."""
+    parser, commands = make_parser()
+    parsed, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        command = commands.choices[parsed.command]
+        options = [name for action in command._actions for name in action.option_strings]
+        near = [difflib.get_close_matches(word, options, n=1) for word in unknown if word.startswith("-")]
+        meant = ", ".join(dict.fromkeys(name for names in near for name in names))
+        command.error(f"unrecognized arguments: {' '.join(unknown)}{f'; meant: {meant}?' if meant else ''}")
+    return parsed
+
+
+def make_parser() -> tuple[argparse.ArgumentParser, argparse._SubParsersAction]:
+    """The parser, and in it the commands' own by name."""
     parser = argparse.ArgumentParser(
         prog="pqa", description="Perturb-seq counts in, label tables out, predictors scored."
     )
@@ -40,7 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_knowledge(add("knowledge", "gene knowledge from its sources into one graph"))
     add_arguments(add("up", "serve everything: Prefect, MLflow, Dask, all jobs as forms"), UpOptions)
     _add_data(add("data", "public data by name"))
-    return parser
+    return parser, commands
 
 
 def _add_benchmark(parser: argparse.ArgumentParser) -> None:

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-import filelock
 import pooch
 
 from storage.atomic import atomic_path, disk_errors, remove
 from storage.datasets import Dataset, find_dataset
 from storage.errors import InputError, StorageError
 from storage.http_download import Transfer, discard, download
+from storage.locks import only_one
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,8 @@ def fetch(
         before = _look(target)
         if _is_there(dataset, target):
             return target
-        with _only_one(target):
+        lock = target.with_name(f".{target.name}.lock")
+        with only_one(lock, lambda: log.warning("another process is fetching %s; waiting for it", target)):
             # Hash again only if another process has changed the file while we waited.
             if _look(target) == before or not _is_there(dataset, target):
                 _retrieve(dataset, url, target, progress=progress, transfer=transfer)
@@ -194,22 +195,6 @@ def _look(target: Path) -> tuple[int, int, int] | None:
         return None
     found = target.stat()
     return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-@contextmanager
-def _only_one(target: Path) -> Iterator[None]:
-    """Hold the file's lock; who comes second waits, however long the first takes."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(target.with_name(f".{target.name}.lock"), poll_interval=0.2)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        log.warning("another process is fetching %s; waiting for it", target)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager

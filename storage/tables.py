@@ -39,8 +39,23 @@ def recipe_metadata(recipe: Mapping) -> dict[bytes, bytes]:
 
 
 def read_recipe(path: Path | str) -> dict:
-    """Read the recipe of a table this project wrote; ``{}`` where there is none."""
-    metadata = pq.read_schema(path).metadata or {}
+    """Read the recipe of a table this project wrote; ``{}`` where there is none.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, or no Parquet table though its name does not end in .csv.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(str(path), ["no such file"])
+    if path.suffix == ".csv":
+        return {}
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (pa.ArrowInvalid, pa.ArrowIOError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(str(path), [f"not a readable Parquet table ({reason})"]) from error
     return json.loads(metadata.get(RECIPE_KEY, b"{}"))
 
 

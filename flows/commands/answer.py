@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from pathlib import Path
 
@@ -17,13 +16,15 @@ from flows.answer_steps import (
     write_votes,
 )
 from flows.arguments import read_options
+from flows.commands.outputs import refuse, say
 from flows.commands.predict import task_of
 from flows.commands.printing import print_json
-from flows.language_model import LanguageModel, key_from_secret, require_engine
-from flows.options import AnswerCommandOptions
+from flows.language_model import LanguageModel, check_knowledge, engine_problems, key_from_secret
+from flows.options import AnswerCommandOptions, AnswerOptions
 from flows.progress import progress_of
 from flows.summary_stages import genes_by_role, summarise, summarised
 from storage.atomic import copy_or_remove, write_json
+from storage.errors import problems_of
 from storage.tables import read_frame, read_labels, read_pairs
 from tasks.predictors.fitting import training_rows
 from tasks.summer.material import Material, ordered_pairs
@@ -32,7 +33,9 @@ from tasks.summer.material import Material, ordered_pairs
 def run(arguments: Namespace) -> None:
     """Answer the questions of one table; what an earlier run has asked is not asked again."""
     options = read_options(AnswerCommandOptions, arguments)
-    require_engine(options.answer, options.knowledge)
+    problems = engine_problems(options.answer) + check_knowledge(options.knowledge)
+    problems += problems_of(read_labels, options.labels) + problems_of(read_pairs, options.pairs)
+    refuse(problems + _cluster_problems(options.answer))
     task = options.task or task_of(options.labels)
     folder = Path(arguments.out)
     knowledge = Path(options.knowledge.knowledge)
@@ -42,7 +45,7 @@ def run(arguments: Namespace) -> None:
     retrieved = retrieve_for(pairs, training, material, options.answer)
     results = {}
     key = key_from_secret(options.answer)
-    with LanguageModel(options.answer, folder / "ledger", key) as model, model.ledger(_say) as ledger:
+    with LanguageModel(options.answer, folder / "ledger", key) as model, model.ledger(say) as ledger:
         if options.answer.summaries == "engine":
             material = _summarised(folder, pairs, material, model, ledger)
         for variant in options.answer.variants:
@@ -50,7 +53,7 @@ def run(arguments: Namespace) -> None:
             questions = material.questions(task, variant, pairs, retrieved)
             listed = list_requests(target, questions, model)
             progress = progress_of(title, "questions x votes")
-            counted = ask_listed(listed, ledger, model, title=title, say=_say, progress=progress)
+            counted = ask_listed(listed, ledger, model, title=title, say=say, progress=progress)
             results[variant] = {"requests": counted} | _finish(target, task, listed, model, options)
     first = folder / options.answer.variants[0] / f"{task}.parquet"
     copy_or_remove(first, folder / "predictions.parquet")
@@ -60,7 +63,7 @@ def run(arguments: Namespace) -> None:
 def _summarised(folder: Path, pairs, material: Material, model: LanguageModel, ledger) -> Material:
     target = folder / "summaries"
     progress = progress_of("summaries", "genes")
-    summarise(target, genes_by_role(pairs, material), material, model, ledger, say=_say, progress=progress)
+    summarise(target, genes_by_role(pairs, material), material, model, ledger, say=say, progress=progress)
     return summarised(material, target)
 
 
@@ -102,5 +105,6 @@ def _print(arguments: Namespace, folder: Path, results: dict[str, dict]) -> None
             print(f"  {name.replace('_', ' ')}  {value:.4g}")
 
 
-def _say(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)
+def _cluster_problems(options: AnswerOptions) -> list[str]:
+    given = [name for name in ("pert_clusters", "gene_clusters") if getattr(options, name)]
+    return [f"--{name.replace('_', '-')}: `pqa enrich` names clusters" for name in given]

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from pathlib import Path
 
 from flows.answer_steps import material_of
 from flows.arguments import read_options
+from flows.commands.outputs import refuse, say
 from flows.commands.printing import print_json
 from flows.enrich_stages import check_enrichment, name_clusters
 from flows.language_model import LanguageModel, check_knowledge, key_from_secret
 from flows.options import EnrichOptions
 from flows.progress import progress_of
-from storage.errors import InputError
 
 
 def run(arguments: Namespace) -> None:
@@ -21,13 +20,12 @@ def run(arguments: Namespace) -> None:
     options = read_options(EnrichOptions, arguments)
     answer, folder = options.answer, Path(arguments.out)
     problems = check_enrichment(answer) + check_knowledge(options.knowledge)
-    if problems:
-        raise InputError("pqa enrich", problems)
+    refuse(problems)
     material = material_of("", Path(options.knowledge.knowledge), answer, options.knowledge)
     with LanguageModel(answer, folder / "ledger", key_from_secret(answer)) as model:
         asked = model if answer.engine != "none" else None
         means = name_clusters(
-            folder, material, answer, asked, say=_say, progress=progress_of("clusters of genes", "clusters")
+            folder, material, answer, asked, say=say, progress=progress_of("clusters of genes", "clusters")
         )
     if arguments.json:
         print_json({"out": str(folder), "means": means})
@@ -37,7 +35,3 @@ def run(arguments: Namespace) -> None:
             f"{name}: "
             + ", ".join(f"{word.replace('_', ' ')} {value:.3g}" for word, value in figures.items())
         )
-
-
-def _say(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)

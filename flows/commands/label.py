@@ -9,6 +9,7 @@ from flows import label_stages as stages
 from flows import rule_stages as rules
 from flows import set_stages
 from flows.arguments import read_options
+from flows.commands.outputs import held, refuse
 from flows.commands.printing import print_json
 from flows.commands.testing import stages_to_tests
 from flows.dask_cluster import dask_client
@@ -22,6 +23,8 @@ from storage.manifest import StageRecord
 
 #: Stages are kept here, beside the tables, so that the command can go on where it was.
 WORK = ".work"
+#: In it: held while the folder is written.
+LOCK = ".lock"
 
 #: What is put into the folder itself, by the stage it comes from.
 RESULTS = {
@@ -37,8 +40,24 @@ RESULTS = {
 def run(arguments: Namespace) -> None:
     """Counts to tables in a folder."""
     options = read_options(LabelScreenOptions, arguments)
-    set_stages.check_gene_sets(options.sets, options.expression)
     out: Path = arguments.out
+    refuse(_problems(out))
+    with held(out, out / WORK / LOCK):
+        _label(arguments, options, out)
+
+
+def _problems(out: Path) -> list[str]:
+    """Why results cannot be put into ``out``, in sentences."""
+    names = {"report.html", *(name for files in RESULTS.values() for name in files)}
+    there = sorted(name for name in names if (out / name).exists())
+    if there and not (out / WORK).is_dir():
+        listed = ", ".join(there)
+        return [f"--out {out}: holds {listed}, which `pqa label` has not made; choose another folder"]
+    return []
+
+
+def _label(arguments: Namespace, options: LabelScreenOptions, out: Path) -> None:
+    """All stages, then their results in ``out``."""
     with dask_client(options.compute.dask, workers=options.compute.workers) as client:
         place = Place(out / WORK, client, options.compute.force)
         ingested, judged, tests = stages_to_tests(place, arguments.screen, options)

@@ -6,17 +6,28 @@ from argparse import Namespace
 from pathlib import Path
 
 from flows.arguments import read_options
+from flows.commands.outputs import refuse, table_problems
 from flows.commands.printing import print_json
 from flows.configurations import parsed_settings
 from flows.options import PredictCommandOptions
 from flows.progress import progress_of
-from storage.tables import read_pairs, read_recipe, write_table
+from storage.errors import InputError, problems_of
+from storage.tables import read_labels, read_pairs, read_recipe, write_table
+from tasks.knowledge.read import knowledge_files
 from tasks.predictors.fitting import FitRequest, fit, n_unknown
 
 
 def run(arguments: Namespace) -> None:
     """Fit one predictor on a table's training rows and score pairs."""
     options = read_options(PredictCommandOptions, arguments)
+    problems = table_problems(arguments.out) + problems_of(read_pairs, options.pairs)
+    for path in (options.labels, *options.also):
+        problems += problems_of(read_labels, path)
+    problems += problems_of(knowledge_files, options.knowledge, noncommercial=options.noncommercial)
+    problems += _setting_problems(options)
+    if options.screen is not None and not options.screen.is_file():
+        problems.append(f"{options.screen}: no such file")
+    refuse(problems)
     task = options.task or task_of(options.labels)
     pairs = read_pairs(options.pairs)
     request = FitRequest(
@@ -44,6 +55,14 @@ def run(arguments: Namespace) -> None:
         print(f"{len(scored):,} pairs scored in {arguments.out}; {unknown:,} genes unknown to the graph")
 
 
+def _setting_problems(options: PredictCommandOptions) -> list[str]:
+    try:
+        others = parsed_settings(options.settings).keys() - {options.predictor}
+    except InputError as error:
+        return list(error.problems)
+    return [f"--settings of {name}, but --predictor is {options.predictor}" for name in sorted(others)]
+
+
 def _columns(options: PredictCommandOptions) -> dict[str, str]:
     names = options.model_dump(include={"perturbation_key", "control", "gene_key", "layer", "only"})
     return {name: value for name, value in names.items() if value is not None}
@@ -51,5 +70,4 @@ def _columns(options: PredictCommandOptions) -> dict[str, str]:
 
 def task_of(labels: Path) -> str:
     """The task a label table says it is for, in its recipe or its name; de where it does not say."""
-    recipe = read_recipe(labels) if labels.suffix != ".csv" and labels.is_file() else {}
-    return recipe.get("task") or ("dir" if labels.stem.split("-")[-1] == "dir" else "de")
+    return read_recipe(labels).get("task") or ("dir" if labels.stem.split("-")[-1] == "dir" else "de")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from pathlib import Path
 
+from flows.commands.outputs import refuse
 from flows.commands.printing import print_json
 from flows.progress import progress_of
 from tasks.screens.simulate import simulate_screen
@@ -12,6 +14,9 @@ from tasks.screens.simulate import simulate_screen
 def run(arguments: Namespace) -> None:
     """Make a simulated screen."""
     names = ("cells", "genes", "perturbations", "seed", "controls", "batches", "batch_imbalance", "mean_umis")
+    out: Path = arguments.out
+    if out.exists() and not out.with_suffix(".truth.parquet").exists():
+        refuse([f"{out}: is there and was not simulated here; choose another name"])
     settings = {name: getattr(arguments, name) for name in names}
     made = simulate_screen(arguments.out, **settings, progress=progress_of("simulating", "cells"))
     if arguments.json:

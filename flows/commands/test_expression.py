@@ -2,29 +2,56 @@
 
 from __future__ import annotations
 
-import shutil
 from argparse import Namespace
 from pathlib import Path
 
+import pandas as pd
+
 from flows.arguments import read_options
+from flows.commands.outputs import held, refuse, table_problems
 from flows.commands.printing import print_json
 from flows.commands.testing import stages_to_tests
 from flows.dask_cluster import dask_client
 from flows.options import TestExpressionOptions
 from flows.records import Place
-from storage.atomic import copy_or_remove
+from storage.atomic import copy_or_remove, remove
+from storage.manifest import StageRecord
+from storage.tables import read_frame
+
+#: Perturbations left out that are named on the terminal.
+MOST_LISTED = 10
 
 
 def run(arguments: Namespace) -> None:
     """Counts to one table of DE tests."""
     options = read_options(TestExpressionOptions, arguments)
     out: Path = arguments.out
-    work = out.with_name(f".{out.name}.work")
-    with dask_client(options.compute.dask, workers=options.compute.workers) as client:
-        _, _, tests = stages_to_tests(Place(work, client, options.compute.force), arguments.screen, options)
-    copy_or_remove(tests.folder / "tests.parquet", out)
-    shutil.rmtree(work)
+    problems = table_problems(out)
+    if options.expression.also_test:
+        problems.append("--also-test: one table is made here; `pqa label` shows tests side by side")
+    refuse(problems)
+    work, lock = out.with_name(f".{out.name}.work"), out.with_name(f".{out.name}.lock")
+    with held(out, lock), dask_client(options.compute.dask, workers=options.compute.workers) as client:
+        place = Place(work, client, options.compute.force)
+        _, judged, tests = stages_to_tests(place, arguments.screen, options)
+        copy_or_remove(tests.folder / "tests.parquet", out)
+        left_out = _left_out(judged, tests)
+        remove(work)
+    n_tests, n_tested = tests.rows["tests.parquet"], judged.rows["perturbations"] - len(left_out)
     if arguments.json:
-        print_json({"out": str(out), "tests": tests.rows["tests.parquet"]})
-    else:
-        print(f"{tests.rows['tests.parquet']:,} tests in {out}")
+        print_json({"out": str(out), "tests": n_tests, "perturbations": n_tested, "left_out": left_out})
+        return
+    print(f"{n_tests:,} tests of {n_tested:,} perturbations in {out}")
+    if left_out:
+        print(f"{len(left_out):,} of {judged.rows['perturbations']:,} perturbations left out:")
+        print("".join(f"  {name}: {why}\n" for name, why in list(left_out.items())[:MOST_LISTED]), end="")
+    if len(left_out) > MOST_LISTED:
+        print(f"  and {len(left_out) - MOST_LISTED:,} more, all of them with --json")
+
+
+def _left_out(judged: StageRecord, tests: StageRecord) -> dict[str, str]:
+    """Why each perturbation without tests has none, by name."""
+    table = read_frame(judged.folder / "perturbations.parquet")
+    excluded = table.loc[table["status"] == "excluded", ["perturbation", "reason"]]
+    reasons = pd.concat([excluded, read_frame(tests.folder / "excluded.parquet")])
+    return dict(sorted(zip(reasons["perturbation"], reasons["reason"], strict=True)))

@@ -122,7 +122,7 @@ SCREENS = {
     ),
     "too few cells": (
         changed(lambda counts: counts),
-        ["0 perturbations are too few"],
+        ["no perturbation can be tested", "fewer than 999"],
         ["--min-cells", "999"],
     ),
     "wrong options": (
