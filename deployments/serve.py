@@ -22,6 +22,7 @@ from deployments.server_state import (
     existing_deployments,
     mark_crashed,
     notify_of_failures,
+    release_leases,
     reset_gpu_limit,
 )
 from deployments.settings import ServiceSettings
@@ -48,6 +49,7 @@ def main() -> None:
         )
         missed = cancel_missed(client)
         _log(f"{crashed} runs of before marked crashed, {missed} missed ones cancelled")
+        release_leases(client, settings.workspace / "prefect" / "concurrency_leases")
         reset_gpu_limit(client)
         notify_of_failures(client, options.notify, settings.prefect_pages)
     asyncio.run(_serve(options, settings))

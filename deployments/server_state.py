@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
 
 from prefect.blocks.core import Block
 from prefect.blocks.notifications import CustomWebhookNotificationBlock, SlackWebhook
@@ -50,11 +52,26 @@ def existing_deployments(client: SyncPrefectClient) -> dict[str, ExistingDeploym
     return existing
 
 
-def reset_gpu_limit(client: SyncPrefectClient) -> None:
-    """Make the limit of one run on the GPU, unless it is there; another number set by hand is kept.
+def release_leases(client: SyncPrefectClient, folder: Path) -> None:
+    """Give back all slots of concurrency limits that are held by a lease.
 
-    To be called when no run of ours is left (`mark_crashed`): the server remembers a slot that was taken
-    when it went down, and forgets who had it (Prefect 3.8), so all are freed.
+    To be called when no run of ours is left (`mark_crashed`). A lease that stayed would expire minutes later
+    and then free a slot that another run has taken meanwhile.
+
+    Parameters
+    ----------
+    folder
+        Where the server keeps its leases, one JSON file each; need not exist.
+    """
+    for path in folder.glob("*-*.json"):
+        client.release_concurrency_slots_with_lease(UUID(path.stem))
+
+
+def reset_gpu_limit(client: SyncPrefectClient) -> None:
+    """Make the limit of one run on the GPU, unless it is there, with no slot taken.
+
+    Another number set by hand is kept. To be called after `release_leases`: what is still counted then
+    belongs to nobody.
     """
     try:
         client.read_global_concurrency_limit_by_name(GPU_LIMIT)

@@ -82,18 +82,21 @@ def make_services(options: UpOptions, settings: ServiceSettings) -> list[Service
 
 
 def _prefect(options: UpOptions, settings: ServiceSettings, logs: Path) -> Service:
-    where = {"PREFECT_HOME": str(settings.workspace / "prefect")}
-    # The pages ask the address they are told here, not the one in the browser.
-    where |= {"PREFECT_SERVER_API_HOST": options.host, "PREFECT_SERVER_API_PORT": str(options.prefect_port)}
-    if options.prefect_url:
-        where |= {"PREFECT_UI_API_URL": f"{options.prefect_url}/api"}
+    environment = {
+        "PREFECT_HOME": str(settings.workspace / "prefect"),
+        # The pages ask the address they are told here, not the one in the browser.
+        "PREFECT_SERVER_UI_API_URL": f"{settings.prefect_pages}/api",
+        # Leases in memory, the default, are gone after a restart while the slots stay taken: the runs that
+        # hold them are ended at the next renewal, and no other run gets these slots.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    }
     how = ["--host", options.host, "--port", str(options.prefect_port)]
     return Service(
         "prefect",
         [sys.executable, "-m", "deployments.prefect_server", *how],
         logs / "prefect.log",
         lambda _: _responds(f"{settings.prefect}/api/health"),
-        ENVIRONMENT | where,
+        ENVIRONMENT | environment,
         address=settings.prefect,
     )
 
