@@ -85,7 +85,7 @@ DEPLOYMENTS = (
         "enrich gene sets",
         entries.name_gene_sets,
         "**Name clusters of genes**: by over-representation and, where a language model is given, by the "
-        "model; both are held against names given by hand.",
+        "model; both are compared with names given by hand.",
     ),
     DeploymentSpec(
         "new screens",
