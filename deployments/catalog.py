@@ -38,7 +38,7 @@ class Catalog:
     knowledge: Mapping[str, str] = field(default_factory=dict)
     gene_lists: Mapping[str, str] = field(default_factory=dict)
 
-    def place(self, kind: str, name: str) -> str:
+    def path_of(self, kind: str, name: str) -> str:
         """The path behind a name.
 
         Raises

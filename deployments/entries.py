@@ -1,4 +1,4 @@
-"""The flows behind the forms: names picked there become files, surroundings options, and a flow does it.
+"""The flows behind the forms: names picked there become paths, service settings become run options.
 
 Prefect loads these by their module path; a deployment's parameters are a function's, a group of fields each.
 """
@@ -16,7 +16,7 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from deployments.catalog import Catalog, read_catalog
-from deployments.surroundings import Surroundings
+from deployments.settings import ServiceSettings
 from flows.benchmark import benchmark
 from flows.enrich_gene_sets import enrich_gene_sets
 from flows.enrich_stages import check_enrichment
@@ -79,11 +79,18 @@ def label_a_screen(
     again: Again = (),
 ) -> None:
     """Counts of one screen to DE tests, label tables, pseudobulk profiles and a report."""
-    here = Surroundings.here()
-    catalog = _catalog(here)
-    given = ScreenOptions(screen=catalog.place("screens", screen), **columns.model_dump())
-    places_artifact(here.mlflow_pages, here.dashboard)
-    label_and_track(given, quality, expression, label, _sets(sets, catalog), here.run_options(again))
+    settings = ServiceSettings.from_environment()
+    catalog = _catalog(settings)
+    given = ScreenOptions(screen=catalog.path_of("screens", screen), **columns.model_dump())
+    places_artifact(settings.mlflow_pages, settings.dashboard)
+    label_and_track(
+        screen=given,
+        quality=quality,
+        expression=expression,
+        label=label,
+        sets=_sets(sets, catalog),
+        run=settings.run_options(again),
+    )
 
 
 def _benchmark_name() -> str:
@@ -106,17 +113,27 @@ def benchmark_predictors(
     again: Again = (),
 ) -> None:
     """Label a screen, or take label tables, and compare predictors on perturbations they have never seen."""
-    here = Surroundings.here()
-    catalog = _catalog(here)
-    stems = tuple(catalog.place("data_sets", name) for name in data_sets)
-    given = ScreenOptions(screen=catalog.place("screens", screen), **columns.model_dump())
-    options = _knowledge(knowledge, catalog)
+    settings = ServiceSettings.from_environment()
+    catalog = _catalog(settings)
+    stems = tuple(catalog.path_of("data_sets", name) for name in data_sets)
+    given = ScreenOptions(screen=catalog.path_of("screens", screen), **columns.model_dump())
+    known = _knowledge(knowledge, catalog)
     predict, answer = _predict(predict, catalog), _answer(answer, catalog)
-    check_inputs(stems, given, options, answer, predict)
-    places_artifact(here.mlflow_pages, here.dashboard)
-    with _gpu(predict, answer):
-        labels = (quality, expression, label, _sets(sets, catalog))
-        benchmark.fn(stems, given, *labels, options, predict, answer, here.run_options(again))
+    check_inputs(stems, given, known, answer, predict)
+    places_artifact(settings.mlflow_pages, settings.dashboard)
+    with _gpu_slot(predict, answer):
+        benchmark.fn(
+            labels=stems,
+            screen=given,
+            quality=quality,
+            expression=expression,
+            label=label,
+            sets=_sets(sets, catalog),
+            knowledge=known,
+            predict=predict,
+            answer=answer,
+            run=settings.run_options(again),
+        )
 
 
 @flow(name="train-predictors-on-labels", flow_run_name="train on {data_set}")
@@ -154,15 +171,20 @@ def _on_labels(
     again: tuple[str, ...],
 ) -> None:
     """The main job on the label tables of one data set."""
-    here = Surroundings.here()
-    catalog = _catalog(here)
-    stem, options = catalog.place("data_sets", data_set), _needed(knowledge, catalog)
+    settings = ServiceSettings.from_environment()
+    catalog = _catalog(settings)
+    stem, options = catalog.path_of("data_sets", data_set), _needed(knowledge, catalog)
     predict, answer = _predict(predict, catalog), _answer(answer, catalog)
     check_inputs((stem,), ScreenOptions(), options, answer, predict)
-    places_artifact(here.mlflow_pages, here.dashboard)
-    with _gpu(predict, answer):
-        given = {"knowledge": options, "predict": predict, "answer": answer}
-        benchmark.fn((stem,), **given, run=here.run_options(again))
+    places_artifact(settings.mlflow_pages, settings.dashboard)
+    with _gpu_slot(predict, answer):
+        benchmark.fn(
+            labels=(stem,),
+            knowledge=options,
+            predict=predict,
+            answer=answer,
+            run=settings.run_options(again),
+        )
 
 
 @flow(name="name-gene-sets", flow_run_name="name clusters of genes")
@@ -174,15 +196,15 @@ def name_gene_sets(
 
     Done anew each time; only a model's answers are looked up.
     """
-    here = Surroundings.here()
-    catalog = _catalog(here)
+    settings = ServiceSettings.from_environment()
+    catalog = _catalog(settings)
     options, answer = _needed(knowledge, catalog), _answer(answer, catalog)
     problems = check_enrichment(answer)
     if problems:
         raise InputError("enrich gene sets", problems)
-    places_artifact(here.mlflow_pages, here.dashboard)
-    with _gpu(PredictorOptions(), answer):
-        enrich_gene_sets.fn(Path(options.knowledge), answer, options, here.run_options())
+    places_artifact(settings.mlflow_pages, settings.dashboard)
+    with _gpu_slot(PredictorOptions(), answer):
+        enrich_gene_sets.fn(Path(options.knowledge), answer, options, settings.run_options())
 
 
 @flow(name="label-new-screens", flow_run_name="look for new screens")
@@ -194,40 +216,48 @@ def label_new_screens(
     label: Labels = LabelOptions(),
 ) -> None:
     """Label every screen that has come or changed in the watched folder since the last look, each once."""
-    here = Surroundings.here()
-    new_screens.fn(here.watch, files, columns, quality, expression, label, here.run_options())
+    settings = ServiceSettings.from_environment()
+    new_screens.fn(
+        address=settings.watch,
+        files=files,
+        columns=columns,
+        quality=quality,
+        expression=expression,
+        label=label,
+        run=settings.run_options(),
+    )
 
 
-def _catalog(here: Surroundings) -> Catalog:
-    return read_catalog(here.data, here.workspace, here.watch)
+def _catalog(settings: ServiceSettings) -> Catalog:
+    return read_catalog(settings.data, settings.workspace, settings.watch)
 
 
 def _sets(options: GeneSetOptions, catalog: Catalog) -> GeneSetOptions:
     if options.gene_sets is None:
         return options
-    return options.model_copy(update={"gene_sets": catalog.place("gene_lists", options.gene_sets)})
+    return options.model_copy(update={"gene_sets": catalog.path_of("gene_lists", options.gene_sets)})
 
 
 def _answer(options: AnswerOptions, catalog: Catalog) -> AnswerOptions:
     measured = options.measured_sets
     lists = {
-        name: tuple(Path(catalog.place("gene_lists", str(given))) for given in getattr(options, name))
+        name: tuple(Path(catalog.path_of("gene_lists", str(given))) for given in getattr(options, name))
         for name in ("pert_clusters", "gene_clusters")
     }
     if measured is not None:
-        lists["measured_sets"] = Path(catalog.place("gene_lists", str(measured)))
+        lists["measured_sets"] = Path(catalog.path_of("gene_lists", str(measured)))
     return options.model_copy(update=lists)
 
 
 def _predict(options: PredictorOptions, catalog: Catalog) -> PredictorOptions:
-    also = tuple(catalog.place("data_sets", name) for name in options.also)
+    also = tuple(catalog.path_of("data_sets", name) for name in options.also)
     return options.model_copy(update={"also": also})
 
 
 def _knowledge(options: KnowledgeOptions, catalog: Catalog) -> KnowledgeOptions:
     places = {"knowledge": "knowledge", "set_members": "gene_lists"}
     given = {name: getattr(options, name) for name in places}
-    found = {name: catalog.place(places[name], value) for name, value in given.items() if value is not None}
+    found = {name: catalog.path_of(places[name], value) for name, value in given.items() if value is not None}
     return options.model_copy(update=found)
 
 
@@ -239,8 +269,8 @@ def _needed(options: KnowledgeOptions, catalog: Catalog) -> KnowledgeOptions:
 
 
 @contextlib.contextmanager
-def _gpu(predict: PredictorOptions, answer: AnswerOptions) -> Iterator[None]:
-    """Wait for the GPU where a run may use it."""
+def _gpu_slot(predict: PredictorOptions, answer: AnswerOptions) -> Iterator[None]:
+    """Hold the GPU's slot, waited for, where a run may use the GPU."""
     if predict.device == "cpu" and answer.engine != "lmdeploy":
         yield
         return

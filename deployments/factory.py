@@ -24,26 +24,32 @@ WAIT, SKIP = ConcurrencyLimitStrategy.ENQUEUE, ConcurrencyLimitStrategy.CANCEL_N
 
 
 @dataclass(frozen=True)
-class Served:
-    """What is told of one deployment.
+class DeploymentSpec:
+    """What one deployment runs, says of itself, and how many runs of it there may be.
 
     Attributes
     ----------
-    at_once
+    name
+        What it is called in Prefect.
+    flow
+        One of `deployments.entries`.
+    description
+        Markdown for its page.
+    concurrency_limit
         Runs of it at a time.
-    more
-        What becomes of further ones: they wait, or are cancelled.
+    collision_strategy
+        Whether further ones wait or are cancelled.
     """
 
     name: str
     flow: Flow
     description: str
-    at_once: int = 1
-    more: ConcurrencyLimitStrategy = WAIT
+    concurrency_limit: int = 1
+    collision_strategy: ConcurrencyLimitStrategy = WAIT
 
 
-SERVED = (
-    Served(
+DEPLOYMENTS = (
+    DeploymentSpec(
         "label a screen",
         entries.label_a_screen,
         "**From raw counts to labels.** Give a screen (Perturb-seq: CRISPR knock-downs or knock-outs read "
@@ -52,9 +58,9 @@ SERVED = (
         "*Fill in:* the screen, the column of `obs` that names the knocked-down gene, and the name of the "
         "control cells. If a name is wrong, the run fails within seconds and lists those in the file.\n\n"
         "*Look:* tab Artifacts of the run (quality control, report).",
-        at_once=2,
+        concurrency_limit=2,
     ),
-    Served(
+    DeploymentSpec(
         "benchmark",
         entries.benchmark_predictors,
         "**Which predictor knows best what an unseen knock-down does?** Labels a screen, or takes label "
@@ -62,112 +68,127 @@ SERVED = (
         "nothing filled in it runs on a simulated screen, in some minutes.\n\n"
         "*Look:* tab Artifacts of the run (leaderboard, report); compare runs in MLflow.",
     ),
-    Served(
+    DeploymentSpec(
         "train predictors",
         entries.train_on_labels,
         "**Fit predictors to label tables** that are there already, published or made by *label a screen*, "
         "and score them on held-out perturbations. Models are kept in MLflow and can be loaded from there.",
     ),
-    Served(
+    DeploymentSpec(
         "answer questions",
         entries.answer_with_a_model,
         "**Ask a language model** (SUMMER): does gene *g* change when *p* is knocked down, and which way? "
         "The model sees what is known of both genes and what near knock-downs did. Needs a model server or a "
         "GPU.",
     ),
-    Served(
+    DeploymentSpec(
         "enrich gene sets",
         entries.name_gene_sets,
         "**Name clusters of genes**: by over-representation and, where a language model is given, by the "
-        "model; both are held against names given by hand.",
+        "model; both are compared with names given by hand.",
     ),
-    Served(
+    DeploymentSpec(
         "new screens",
         entries.label_new_screens,
         "**Looks into the inbox every hour** and labels each new or changed screen there once. A file that "
         "is still being copied waits for the next look. `NAME.yaml` beside `NAME.h5ad` names its columns.",
-        more=SKIP,
+        collision_strategy=SKIP,
     ),
 )
 
 
 @dataclass(frozen=True)
-class Known:
-    """What the server knows of a deployment that somebody may have set there.
+class ExistingDeployment:
+    """What somebody may have changed in Prefect of a deployment that is registered there already.
 
     Attributes
     ----------
+    schedules, paused
+        Its schedules, and whether they are all paused.
     parameters
         Values that the form begins with.
-    at_once
+    concurrency_limit
         Runs at a time; None for no limit.
     """
 
     schedules: Sequence[DeploymentScheduleCreate]
     paused: bool = False
     parameters: Mapping[str, object] = field(default_factory=dict)
-    at_once: int | None = 1
+    concurrency_limit: int | None = 1
 
 
 def make_deployments(
-    options: UpOptions, catalog: Catalog, known: Mapping[str, Known]
+    options: UpOptions, catalog: Catalog, existing: Mapping[str, ExistingDeployment]
 ) -> list[RunnerDeployment]:
     """All deployments, ready to be registered.
 
     Parameters
     ----------
-    known
+    options
+        The time zone, and whether and when the benchmark runs every night.
+    catalog
+        Names that the forms offer.
+    existing
         Deployments that the server has already, by name: what somebody has changed there is kept, but for
         the night and the time zone where the options name one.
     """
-    return [_make(served, options, catalog, known.get(served.name)) for served in SERVED]
+    return [_make(spec, options, catalog, existing.get(spec.name)) for spec in DEPLOYMENTS]
 
 
 def _make(
-    served: Served,
+    spec: DeploymentSpec,
     options: UpOptions,
     catalog: Catalog,
-    known: Known | None,
+    existing: ExistingDeployment | None,
 ) -> RunnerDeployment:
     release = version("perturbqa-flows")
-    known = known or Known(schedules_of(served.name, options), at_once=served.at_once)
+    existing = existing or ExistingDeployment(
+        schedules_of(spec.name, options), concurrency_limit=spec.concurrency_limit
+    )
     limit = None
-    if known.at_once is not None:
-        limit = ConcurrencyLimitConfig(limit=known.at_once, collision_strategy=served.more)
+    if existing.concurrency_limit is not None:
+        limit = ConcurrencyLimitConfig(
+            limit=existing.concurrency_limit, collision_strategy=spec.collision_strategy
+        )
     deployment = RunnerDeployment.from_flow(
-        served.flow,
-        served.name,
-        description=served.description,
+        spec.flow,
+        spec.name,
+        description=spec.description,
         tags=[TAG, f"version-{release}"],
         version=release,
         concurrency_limit=limit,
         entrypoint_type=EntrypointType.MODULE_PATH,
-        paused=known.paused,
-        parameters=dict(known.parameters),
+        paused=existing.paused,
+        parameters=dict(existing.parameters),
     )
-    deployment.schedules = [_as_asked(entry, options) for entry in known.schedules]
-    deployment._parameter_openapi_schema = form_of(served.flow, catalog)
+    deployment.schedules = [_with_options(entry, options) for entry in existing.schedules]
+    deployment._parameter_openapi_schema = form_of(spec.flow, catalog)
     return deployment
 
 
 def schedules_of(name: str, options: UpOptions) -> list[DeploymentScheduleCreate]:
-    """What runs by itself: new screens every hour, the benchmark every night if that is asked for."""
+    """Schedules of a deployment: new screens every hour, the benchmark every night if that is asked for."""
     if name == "new screens":
         return [_cron("hourly", "7 * * * *", options.timezone, active=True)]
     if name == "benchmark":
         return [
-            _cron(NIGHTLY, _at(options.nightly or "02:00"), options.timezone, active=bool(options.nightly))
+            _cron(
+                NIGHTLY,
+                _daily_cron(options.nightly or "02:00"),
+                options.timezone,
+                active=bool(options.nightly),
+            )
         ]
     return []
 
 
-def _as_asked(entry: DeploymentScheduleCreate, options: UpOptions) -> DeploymentScheduleCreate:
+def _with_options(entry: DeploymentScheduleCreate, options: UpOptions) -> DeploymentScheduleCreate:
     """A schedule with the night and the time zone of the options, where they name one."""
     if not isinstance(entry.schedule, CronSchedule):
         return entry
     cron, timezone, active = entry.schedule.cron, entry.schedule.timezone, entry.active
     if entry.slug == NIGHTLY and options.nightly:
-        cron, active = _at(options.nightly), True
+        cron, active = _daily_cron(options.nightly), True
     asked = CronSchedule(cron=cron, timezone=options.timezone or timezone)
     return entry.model_copy(update={"schedule": asked, "active": active})
 
@@ -177,7 +198,7 @@ def _cron(slug: str, cron: str, timezone: str | None, *, active: bool) -> Deploy
     return DeploymentScheduleCreate(schedule=schedule, active=active, slug=slug)
 
 
-def _at(time: str) -> str:
-    """HH:MM as cron."""
+def _daily_cron(time: str) -> str:
+    """The cron expression of HH:MM every day."""
     hour, minute = time.split(":")
     return f"{int(minute)} {int(hour)} * * *"

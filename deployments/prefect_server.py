@@ -2,8 +2,8 @@
 
 Prefect 3.8 begins most transactions without saying that they will write. Where another one commits between
 the first read and the first write, SQLite refuses the write at once, and the request is answered with 503:
-Prefect's Python client asks again, the Run button does not. Here a transaction takes its turn first, in the
-order of asking, and then the database for writing.
+Prefect's Python client asks again, the Run button does not. Here a transaction first waits for its turn, in
+the order of requests, and then locks the database for writing.
 
 Started like ``prefect server start``, with the same options: ``python -m deployments.prefect_server``.
 """
@@ -21,18 +21,18 @@ from prefect.cli import app
 from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
-#: Whether the code that runs is inside a transaction already: one inside another must not wait for it.
+#: Whether the running code is inside a transaction already: a nested one must not wait for the outer one.
 _inside: ContextVar[bool] = ContextVar("pqa_inside_transaction", default=False)
-_turns: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
+_locks: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
 
 
 @contextlib.asynccontextmanager
-async def in_turn(
+async def serialized_transaction(
     _self: AioSqliteConfiguration, session: AsyncSession, with_for_update: bool = False
 ) -> AsyncIterator[AsyncSessionTransaction]:
     """A transaction that may write from its beginning on; takes the place of ``begin_transaction``."""
     nested = _inside.get()
-    turn = contextlib.nullcontext() if nested else _turn_here()
+    turn = contextlib.nullcontext() if nested else _loop_lock()
     inside = _inside.set(True)
     try:
         async with turn, session.begin() as transaction:
@@ -47,15 +47,15 @@ async def in_turn(
         _inside.reset(inside)
 
 
-def _turn_here() -> asyncio.Lock:
+def _loop_lock() -> asyncio.Lock:
     """The lock of this event loop: the server may have several."""
     loop = asyncio.get_running_loop()
-    if loop not in _turns:
-        _turns[loop] = asyncio.Lock()
-    return _turns[loop]
+    if loop not in _locks:
+        _locks[loop] = asyncio.Lock()
+    return _locks[loop]
 
 
 if __name__ == "__main__":
-    AioSqliteConfiguration.begin_transaction = in_turn
+    AioSqliteConfiguration.begin_transaction = serialized_transaction
     sys.argv[1:1] = ["server", "start"]
     app()

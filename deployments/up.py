@@ -12,9 +12,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from deployments.crew import Crew
-from deployments.parts import LOOPBACK, check_ports, free_of_others, make_parts
-from deployments.surroundings import Surroundings
+from deployments.services import LOOPBACK, check_ports, drop_client_settings, make_services
+from deployments.settings import ServiceSettings
+from deployments.supervisor import Supervisor
 from flows.up_options import UpOptions
 from storage.atomic import disk_errors, remove, write_json
 from storage.errors import InputError, PqaError
@@ -31,34 +31,36 @@ def main(options: UpOptions) -> None:
     Raises
     ------
     PqaError
-        If the workspace is served already, a port is in use, or a part does not come up.
+        If the workspace is served already, a port is in use, or a service does not start.
     """
-    here = Surroundings.of_options(options)
-    with _only_one(here.workspace):
+    settings = ServiceSettings.from_options(options)
+    if not settings.has_own_data and not settings.data.is_dir():
+        raise InputError(str(settings.data), ["no such folder; --data names the one that holds screens"])
+    with _lock(settings.workspace):
         check_ports(options)
-        _make_folders(here)
-        free_of_others(os.environ)
+        _make_folders(settings)
+        drop_client_settings(os.environ)
         if options.host not in LOOPBACK:
-            _say(NO_LOGIN.format(host=options.host))
-        crew = Crew(make_parts(options, here), _say)
+            _log(NO_LOGIN.format(host=options.host))
+        supervisor = Supervisor(make_services(options, settings), _log)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda *_: crew.ending.set())
+            signal.signal(number, lambda *_: supervisor.stop_requested.set())
         try:
-            _say(f"starting; logs are in {here.workspace / 'logs'}")
-            crew.start()
-            if not crew.ending.is_set():
-                _tell(here)
-                crew.watch()
+            _log(f"starting; logs are in {settings.workspace / 'logs'}")
+            supervisor.start()
+            if not supervisor.stop_requested.is_set():
+                _print_addresses(settings)
+                supervisor.watch()
         finally:
-            remove(here.workspace / "up.json")
-            _say("ending")
-            crew.end()
-            _say("ended; the same command goes on where this was")
+            remove(settings.workspace / "up.json")
+            _log("stopping")
+            supervisor.stop()
+            _log("stopped; the same command goes on where this was")
 
 
 @contextlib.contextmanager
-def _only_one(workspace: Path) -> Iterator[None]:
-    """Hold the workspace: the lock is the one that `pqa benchmark` takes for its own server."""
+def _lock(workspace: Path) -> Iterator[None]:
+    """Lock the workspace; `pqa benchmark` takes the same lock for its own server."""
     with disk_errors(workspace):
         (workspace / "prefect").mkdir(parents=True, exist_ok=True)
     lock = FileLock(workspace / "prefect" / "server.lock")
@@ -71,41 +73,40 @@ def _only_one(workspace: Path) -> Iterator[None]:
         yield
 
 
-def _make_folders(here: Surroundings) -> None:
-    folders = [here.workspace / "logs", here.workspace / "mlflow-artifacts"]
-    folders += [here.data] if here.data == here.workspace / "data" else []
-    folders += [Path(here.watch)] if "://" not in here.watch else []
+def _make_folders(settings: ServiceSettings) -> None:
+    folders = [settings.workspace / "logs", settings.workspace / "mlflow-artifacts"]
+    folders += [settings.data] if settings.has_own_data else []
+    folders += [Path(settings.watch)] if "://" not in settings.watch else []
     for folder in folders:
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-    if not here.data.is_dir():
-        raise InputError(str(here.data), ["no such folder; --data names the one that holds screens"])
 
 
-def _tell(here: Surroundings) -> None:
-    """Print where everything is, and leave it in a file for other programs."""
+def _print_addresses(settings: ServiceSettings) -> None:
+    """Print where everything is, and write it to ``up.json`` for other programs."""
     addresses = {
-        "prefect": here.prefect,
-        "mlflow": here.mlflow,
-        "dask": here.dask,
-        "dashboard": here.dashboard,
+        "prefect": settings.prefect,
+        "mlflow": settings.mlflow,
+        "dask": settings.dask,
+        "dashboard": settings.dashboard,
     }
-    write_json(here.workspace / "up.json", {"pid": os.getpid(), **addresses})
+    write_json(settings.workspace / "up.json", {"pid": os.getpid(), **addresses})
+    computing = f"{settings.dashboard}/status" if settings.dashboard else settings.dask
     lines = [
         "",
-        f"  Prefect  {here.prefect_pages}/deployments   press Run here",
-        f"  MLflow   {here.mlflow_pages}/#/experiments?workflowType=machine_learning   compare here",
-        f"  Dask     {here.dashboard + '/status' if here.dashboard else here.dask}   what is being computed",
-        f"  Data     {here.data}   screens, label tables and knowledge offered in the forms",
-        f"  Inbox    {here.watch}   new screens here are labelled every hour",
+        f"  Prefect  {settings.prefect_pages}/deployments   press Run here",
+        f"  MLflow   {settings.mlflow_pages}/#/experiments?workflowType=machine_learning   compare here",
+        f"  Dask     {computing}   what is being computed",
+        f"  Data     {settings.data}   screens, label tables and knowledge offered in the forms",
+        f"  Inbox    {settings.watch}   new screens here are labelled every hour",
         "",
         "  Ctrl-C ends everything; results and histories stay.",
     ]
     print("\n".join(lines), flush=True)
 
 
-def _say(words: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')}  {words}", file=sys.stderr, flush=True)
+def _log(message: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')}  {message}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

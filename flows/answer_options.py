@@ -17,7 +17,7 @@ class AnswerOptions(Options):
         "none",
         title="Engine",
         description="openai: any OpenAI-compatible server; lmdeploy: LMDeploy in this process (needs a GPU); "
-        "none: SUMMER is skipped and said to be.",
+        "none: SUMMER is skipped, and the report says so.",
     )
     model: str = Field(
         "", title="Model", description="Name as the server knows it, or a folder or hub name for lmdeploy."
@@ -31,21 +31,23 @@ class AnswerOptions(Options):
         title="Variants",
         description="full SUMMER; no-reasoning: the choice alone; no-retrieval: without observations.",
     )
-    votes: int = Field(3, ge=1, le=99, title="Votes", description="Sampled answers a question.")
+    votes: int = Field(3, ge=1, le=99, title="Votes", description="Sampled answers per question.")
     question_seed: int = Field(
         0, ge=0, title="Seed of questions", description="For retrieved observations and sampled answers."
     )
     temperature: float = Field(0.6, ge=0, le=2, title="Temperature", description="Of sampling.")
     top_p: float = Field(0.9, gt=0, le=1, title="Top-p", description="Of sampling.")
-    max_new_tokens: int = Field(1024, ge=1, title="New tokens", description="Most an answer may have.")
+    max_new_tokens: int = Field(1024, ge=1, title="New tokens", description="At most, per answer.")
     summaries: str = Field(
         "entries",
         title="Summaries",
         description="entries: database entries condensed by rule; engine: written by the model first; or a "
         "folder or zip in the published layout (gene_summary.zip).",
     )
-    summary_words: int = Field(120, ge=20, title="Words a summary", description="Asked of the model.")
-    near_genes: int = Field(10, ge=1, title="Near genes", description="Neighbours a side in retrieval.")
+    summary_words: int = Field(120, ge=20, title="Words per summary", description="Asked of the model.")
+    near_genes: int = Field(
+        10, ge=1, title="Near genes", description="Neighbours of each of the two genes in retrieval."
+    )
     observations: int = Field(
         5, ge=0, title="Observations", description="At most so many of each of four categories are shown."
     )
@@ -74,7 +76,7 @@ class AnswerOptions(Options):
     pert_clusters: tuple[Path, ...] = Field(
         (),
         title="Clusters of perturbations",
-        description="JSON files of gene clusters to be described and named: alike in what their loss does.",
+        description="JSON files of clusters to be described and named: genes whose knock-downs act alike.",
     )
     gene_clusters: tuple[Path, ...] = Field(
         (), title="Clusters of genes", description="The same for genes that change together."
@@ -97,7 +99,7 @@ class AnswerOptions(Options):
         None, gt=0, title="Time budget", description="Stop after so many minutes of answering."
     )
     max_failed: float = Field(
-        0.01, ge=0, le=1, title="Failed requests", description="Share that may fail; more fail the run."
+        0.01, ge=0, le=1, title="Failed requests", description="Share that may fail; with more the run fails."
     )
     ask_again: tuple[Literal["error", "empty", "length"], ...] = Field(
         ("error",), title="Ask again", description="Ways an earlier request ended that do not count as done."
@@ -121,7 +123,7 @@ class AnswerOptions(Options):
         ge=1,
         le=4096,
         title="Requests at once",
-        description="Under way at once on each server; a little more than it computes at once.",
+        description="Sent to each server at once; a little more than it computes at once.",
     )
     limit_field: Literal["max_tokens", "max_completion_tokens"] = Field(
         "max_tokens", title="Limit field", description="openai: what the server calls --max-new-tokens."
@@ -129,7 +131,7 @@ class AnswerOptions(Options):
     timeout: float = Field(600, gt=0, title="Timeout", description="openai: seconds one try may take.")
     tries: int = Field(6, ge=1, le=100, title="Tries", description="openai: how often a request is sent.")
     backend: Literal["turbomind", "pytorch"] = Field(
-        "turbomind", title="LMDeploy engine", description="lmdeploy: which of its two engines."
+        "turbomind", title="LMDeploy engine", description="lmdeploy: one of its two engines."
     )
     tensor_parallel: int = Field(
         1, ge=1, title="GPUs", description="lmdeploy: GPUs the model is spread over."

@@ -17,7 +17,11 @@ class LabelOptions(Options):
         0.1, ge=0, title="Fold change", description="Smallest absolute log2 fold change of a positive."
     )
     negative_min_p: float = Field(
-        0.1, ge=0, le=1, title="Negatives' p-value", description="A pair may be 0 from this unadjusted p on."
+        0.1,
+        ge=0,
+        le=1,
+        title="Negatives' p-value",
+        description="A pair may be 0 from this unadjusted p-value on.",
     )
     detectable: float = Field(
         1.0,
@@ -26,12 +30,14 @@ class LabelOptions(Options):
         description="A pair may be 0 only where the test finds an absolute log2 fold change of this size in "
         "four of five cases; 0: do not ask.",
     )
-    max_positives: int = Field(20, ge=1, title="Positives a perturbation", description="At most so many.")
+    max_positives: int = Field(
+        20, ge=1, title="Positives per perturbation", description="At most so many are kept."
+    )
     positives_by: Literal["strongest", "random"] = Field(
         "strongest", title="Positives kept", description="Which positives are kept where there are more."
     )
     negatives: int = Field(
-        75, ge=1, title="Negatives a perturbation", description="Drawn from the not-DE genes."
+        75, ge=1, title="Negatives per perturbation", description="Drawn from the not-DE genes."
     )
     max_without_de: int = Field(
         100, ge=0, title="Perturbations without DE genes", description="At most so many are kept."
@@ -42,8 +48,8 @@ class LabelOptions(Options):
     guide_cells: int = Field(
         10,
         ge=1,
-        title="Cells a guide",
-        description="Guides with fewer usable cells have no say in agreement.",
+        title="Cells per guide",
+        description="Guides with fewer usable cells do not count in guide agreement.",
     )
     label_seed: int = Field(
         0, ge=0, title="Seed of the draws", description="For negatives, caps and the split."
@@ -59,5 +65,5 @@ class GeneSetOptions(Options):
         description="JSON file of sets, {name: [symbols]}; their scores are tested and labelled too.",
     )
     min_set_genes: int = Field(
-        5, ge=1, title="Genes a set", description="Sets with fewer measured genes are excluded, by name."
+        5, ge=1, title="Genes per set", description="Sets with fewer measured genes are excluded, by name."
     )

@@ -143,7 +143,7 @@ class PredictCommandOptions(Options):
     seed: int = Field(0, ge=0, title="Seed", description="Seed of the predictor.")
     threads: int = Field(2, ge=1, le=256, title="Threads", description="Threads the predictor may use.")
     device: Literal["cpu", "cuda", "auto"] = Field(
-        "cpu", title="Device", description="Where the GAT is trained; auto: cuda where there is one."
+        "cpu", title="Device", description="Where mlp, gat and gears train; auto: cuda where there is one."
     )
     noncommercial: bool = Field(
         False,
@@ -151,5 +151,5 @@ class PredictCommandOptions(Options):
         description="Also read CORUM, whose licence forbids commercial use.",
     )
     max_links: int = Field(
-        1000, ge=2, title="Links a term or hub", description="Terms and hubs with more links are dropped."
+        1000, ge=2, title="Links per term or hub", description="Terms and hubs with more links are dropped."
     )

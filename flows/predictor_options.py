@@ -28,7 +28,7 @@ class KnowledgeOptions(Options):
         description="Also read CORUM, whose licence forbids commercial use.",
     )
     max_links: int = Field(
-        1000, ge=2, title="Links a term or hub", description="Terms and hubs with more links are dropped."
+        1000, ge=2, title="Links per term or hub", description="Terms and hubs with more links are dropped."
     )
     set_members: str | None = Field(
         None,
@@ -69,7 +69,7 @@ class PredictorOptions(Options):
         ge=1,
         le=20,
         title="Seeds",
-        description="Fits of each predictor that draws; their mean is its score.",
+        description="Fits of each predictor that draws random numbers; their mean is its score.",
     )
     settings: tuple[str, ...] = Field(
         (),
@@ -85,7 +85,7 @@ class PredictorOptions(Options):
     seed: int = Field(0, ge=0, title="Seed", description="Seed of the predictors and of the bootstrap.")
     threads: int = Field(2, ge=1, le=256, title="Threads", description="Threads a predictor may use.")
     device: Literal["cpu", "cuda", "auto"] = Field(
-        "cpu", title="Device", description="Where the GAT is trained; auto: cuda where there is one."
+        "cpu", title="Device", description="Where mlp, gat and gears train; auto: cuda where there is one."
     )
     draws: int = Field(
         1000,

@@ -20,7 +20,8 @@ class ScreenNames(Options):
     control: str = Field(
         "non-targeting",
         title="Control name",
-        description="Value of that column in control cells; several or patterns with *, with commas between.",
+        description="Value of that column in control cells; several names or patterns with *, separated by "
+        "commas.",
     )
     guide_key: str | None = Field(
         None, title="Guide column", description="Column of obs that names each cell's guide, if there is one."
@@ -49,7 +50,7 @@ class ScreenOptions(ScreenNames):
     screen: str = Field(
         "embedded",
         title="Screen",
-        description="An h5ad file with raw UMI counts, or 'embedded' for the simulated one that comes along.",
+        description="An h5ad file with raw UMI counts, or 'embedded' for the built-in simulated one.",
     )
 
 
@@ -57,16 +58,17 @@ class QualityOptions(Options):
     """Which cells and perturbations are good enough to be tested."""
 
     min_cells: int = Field(
-        25, ge=2, title="Cells a perturbation", description="Fewer usable cells: excluded."
+        25, ge=2, title="Cells per perturbation", description="With fewer usable cells it is excluded."
     )
     min_cell_umis: int = Field(
-        1, ge=1, title="UMIs a cell", description="Cells with fewer UMIs are not used."
+        1, ge=1, title="UMIs per cell", description="Cells with fewer UMIs are not used."
     )
     max_target_remaining: float | None = Field(
         None,
         gt=0,
         title="Target expression remaining",
-        description="Exclude perturbations whose target keeps more than this share; empty: keep all.",
+        description="Exclude perturbations whose target gene keeps more than this share of its expression; "
+        "empty: keep all.",
     )
 
 
@@ -81,7 +83,7 @@ class ExpressionOptions(Options):
     )
     also_test: tuple[Literal["wilcoxon", "stratified", "pseudobulk"], ...] = Field(
         (),
-        title="Tests beside it",
+        title="Further tests",
         description="Done on the same screen and shown side by side in the report; labels come from --test.",
     )
     pseudobulk_model: Literal["paired", "glm"] = Field(
@@ -89,20 +91,20 @@ class ExpressionOptions(Options):
         title="Pseudobulk model",
         description="paired: moderated t of log2 differences between perturbed and control cells of the same "
         "batch (two batches or more); glm: negative-binomial regression of profiles of single guides and "
-        "batches (for few batches and several guides; some 10 ms a test).",
+        "batches (for few batches and several guides; some 10 ms per test).",
     )
     min_profile_umis: float = Field(
         2.0,
         ge=0,
-        title="UMIs a profile",
+        title="UMIs per profile",
         description="Pseudobulk: UMIs of a gene to be expected in a profile; a batch with fewer is not used "
         "for the gene.",
     )
     min_mean_umis: float = Field(
         0.0,
         ge=0,
-        title="Mean UMIs a gene",
-        description="Genes with fewer UMIs a cell, over a perturbation's and the control cells, are not "
+        title="Mean UMIs per gene",
+        description="Genes with fewer UMIs per cell, over a perturbation's and the control cells, are not "
         "tested; 0: all are.",
     )
     min_expressing_cells: int = Field(

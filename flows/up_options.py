@@ -35,7 +35,7 @@ class UpOptions(Options):
     expose: bool = Field(
         False,
         title="Expose",
-        description="Needed for another --host than 127.0.0.1: neither Prefect nor MLflow has a login.",
+        description="Needed for another --host than 127.0.0.1: Prefect, MLflow and Dask have no login.",
     )
     prefect_url: str | None = Field(
         None,
@@ -54,12 +54,12 @@ class UpOptions(Options):
     dask_port: int = Field(8786, title="Dask's port", description="Of the scheduler.", **Port)
     dashboard_port: int = Field(8787, title="Dashboard's port", description="Of Dask's pages.", **Port)
     workers: int = Field(
-        2, ge=1, le=256, title="Workers", description="Worker processes of the Dask cluster, a thread each."
+        2, ge=1, le=256, title="Workers", description="Worker processes of the Dask cluster, one thread each."
     )
     dask: str | None = Field(
         None,
         title="Dask cluster",
-        description="Address of a cluster to use in place of an own one.",
+        description="Address of a running cluster, used in place of starting one.",
     )
     at_once: int = Field(
         4, ge=1, le=64, title="Runs at once", description="Over all deployments; further runs wait."
@@ -68,16 +68,16 @@ class UpOptions(Options):
         None,
         pattern=r"^([01]\d|2[0-3]):[0-5]\d$",
         title="Nightly benchmark",
-        description="HH:MM; empty: as it is, at first for 02:00 and switched off.",
+        description="HH:MM; empty: as it was before, at first 02:00 and switched off.",
     )
     timezone: str | None = Field(
         None,
         title="Time zone",
-        description="Of schedules, such as Europe/Berlin; empty: as they are, UTC at first.",
+        description="Of schedules, such as Europe/Berlin; empty: as it was before, at first UTC.",
     )
     notify: str | None = Field(
         None,
         title="Notify",
-        description="Told of every run that fails: the address of a Slack webhook or of anything that takes "
-        "a JSON post, or a Prefect notification block such as teams-webhook/NAME.",
+        description="Where failed runs are reported: the address of a Slack webhook or of anything that "
+        "takes a JSON post, or a Prefect notification block such as teams-webhook/NAME.",
     )

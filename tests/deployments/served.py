@@ -158,11 +158,11 @@ class Up:
         found = self.ask("artifacts/filter", artifacts={"flow_run_id": {"any_": [run]}})
         return {entry["key"]: entry for entry in found if entry["key"]}
 
-    def part(self, words: str) -> psutil.Process:
-        """The process of a part: the one that was asked for, not the leash that it is on."""
+    def service(self, words: str) -> psutil.Process:
+        """The process of a service itself, not its wrapper."""
         everyone = psutil.Process(self.process.pid).children(recursive=True)
         lines = {one: _line(one) for one in everyone}
-        return next(one for one, line in lines.items() if words in line and "leash.py" not in line)
+        return next(one for one, line in lines.items() if words in line and "process_wrapper.py" not in line)
 
     def ask_mlflow(self, path: str, **content) -> dict:
         """Post to MLflow's API."""

@@ -25,7 +25,7 @@ def test_everything_is_found_under_a_name_that_leads_back_to_it(tmp_path):
     (inbox / "new.h5ad").touch()
     found = read_catalog(data, workspace, str(inbox))
     assert list(found.screens) == ["embedded", "one", "link/linked", "inbox/new"]
-    assert found.place("screens", "one") == str(data / "one.h5ad")
+    assert found.path_of("screens", "one") == str(data / "one.h5ad")
     assert found.data_sets == {"labels/k562": str(data / "labels" / "k562")}
     assert found.knowledge == {"data": str(data)}
     assert list(found.gene_lists) == ["sets.json"]
@@ -44,7 +44,7 @@ def test_tables_made_here_are_offered_when_they_are_whole(tmp_path):
     (tmp_path / "data").mkdir()
     found = read_catalog(tmp_path / "data", tmp_path)
     assert list(found.data_sets) == [f"made/{record.folder.name}"]
-    labels = LabelSet.of_stem(found.place("data_sets", f"made/{record.folder.name}"))
+    labels = LabelSet.of_stem(found.path_of("data_sets", f"made/{record.folder.name}"))
     assert (labels.name, list(labels.tables)) == ("mine", ["de"])
 
 

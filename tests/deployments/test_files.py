@@ -14,8 +14,8 @@ from prefect.cli.deploy._models import PrefectYamlModel
 from prefect.events.schemas.automations import AutomationCore
 from prefect.flows import load_flow_from_entrypoint
 
-from deployments.factory import SERVED, schedules_of
-from deployments.surroundings import Surroundings
+from deployments.factory import DEPLOYMENTS, schedules_of
+from deployments.settings import ServiceSettings
 from flows.up_options import UpOptions
 from tests.deployments.served import ROOT
 from tests.flows.conftest import prefect_api  # noqa: F401
@@ -29,21 +29,24 @@ COMPOSE = yaml.safe_load((FOLDER / "compose.yaml").read_text())
 @pytest.mark.parametrize("where", ["the repository", "elsewhere"])
 def test_entrypoints_load_from_wherever_a_worker_is(entry, where, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT if where == "the repository" else tmp_path)
-    served = {one.name: one.flow for one in SERVED}
+    served = {one.name: one.flow for one in DEPLOYMENTS}
     assert load_flow_from_entrypoint(entry["entrypoint"]).name == served[entry["name"]].name
 
 
 def test_a_work_pool_gets_the_same_jobs_as_pqa_up():
     PrefectYamlModel.model_validate(POOL)
-    assert {entry["name"] for entry in POOL["deployments"]} == {served.name for served in SERVED}
-    for served in SERVED:
+    assert {entry["name"] for entry in POOL["deployments"]} == {served.name for served in DEPLOYMENTS}
+    for served in DEPLOYMENTS:
         entry = next(one for one in POOL["deployments"] if one["name"] == served.name)
         limit = entry["concurrency_limit"]
-        assert (limit["limit"], limit["collision_strategy"]) == (served.at_once, served.more.value)
+        assert (limit["limit"], limit["collision_strategy"]) == (
+            served.concurrency_limit,
+            served.collision_strategy.value,
+        )
         planned = [(one["cron"], one["active"]) for one in entry.get("schedules", ())]
         assert planned == [(s.schedule.cron, s.active) for s in schedules_of(served.name, UpOptions())]
         environment = entry["work_pool"]["job_variables"]["env"]
-        here = Surroundings.here(environment)
+        here = ServiceSettings.from_environment(environment)
         assert here.mlflow == environment["PQA_MLFLOW"]
         assert str(here.workspace) == environment["PQA_WORKSPACE"]
 
@@ -62,7 +65,7 @@ def test_prefect_deploys_them_all_to_a_pool(prefect_api, tmp_path):  # noqa: F81
     assert done.returncode == 0, done.stdout + done.stderr
     pool = {"work_pools": {"name": {"any_": ["pqa-process"]}}}
     found = requests.post(f"{prefect_api}/deployments/filter", json=pool, timeout=60).json()
-    assert {entry["name"] for entry in found} == {one.name for one in SERVED}
+    assert {entry["name"] for entry in found} == {one.name for one in DEPLOYMENTS}
     made = requests.post(f"{prefect_api}/automations/filter", json={}, timeout=60).json()
     assert [entry["name"] for entry in made] == ["silent runs are marked crashed"]
 

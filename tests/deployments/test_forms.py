@@ -6,7 +6,7 @@ import pytest
 from prefect.utilities.schema_tools import validate
 
 from deployments.catalog import Catalog
-from deployments.factory import SERVED, Known, make_deployments, schedules_of
+from deployments.factory import DEPLOYMENTS, ExistingDeployment, make_deployments, schedules_of
 from deployments.forms import flattened
 from flows.options import BenchmarkOptions, ScreenNames
 from flows.up_options import UpOptions
@@ -25,7 +25,7 @@ IDS = [f"{name}: {path}" for name, path, _ in FIELDS]
 
 
 def test_there_is_a_form_for_every_job():
-    assert FORMS.keys() == {served.name for served in SERVED}
+    assert FORMS.keys() == {served.name for served in DEPLOYMENTS}
     assert all(made.enforce_parameter_schema for made in MADE.values())
 
 
@@ -98,7 +98,7 @@ def test_an_empty_data_folder_offers_nothing_and_says_so():
     form = next(made for made in bare if made.name == "train predictors")._parameter_openapi_schema
     assert flattened(form)["data_set"]["enum"] == ["(none in the data folder)"]
     with pytest.raises(InputError, match="nothing is called 'nowhere'; there are: embedded, thp1"):
-        CATALOG.place("screens", "nowhere")
+        CATALOG.path_of("screens", "nowhere")
 
 
 def test_the_night_is_switched_on_by_an_option():
@@ -112,15 +112,17 @@ def test_the_night_is_switched_on_by_an_option():
     assert (usual.active, usual.schedule.cron, usual.schedule.timezone) == (False, "0 2 * * *", "UTC")
 
 
-def remade(options: UpOptions, known: dict[str, Known]) -> dict:
+def remade(options: UpOptions, known: dict[str, ExistingDeployment]) -> dict:
     return {made.name: made for made in make_deployments(options, CATALOG, known)}
 
 
 def test_what_was_set_in_prefect_is_kept():
     (nightly,) = schedules_of("benchmark", UpOptions(nightly="23:30", timezone="Europe/Berlin"))
     known = {
-        "benchmark": Known([nightly], parameters={"predict": {"draws": 50}}, at_once=3),
-        "new screens": Known([], paused=True, at_once=None),
+        "benchmark": ExistingDeployment(
+            [nightly], parameters={"predict": {"draws": 50}}, concurrency_limit=3
+        ),
+        "new screens": ExistingDeployment([], paused=True, concurrency_limit=None),
     }
     made = remade(UpOptions(), known)
     (kept,) = made["benchmark"].schedules
@@ -137,7 +139,7 @@ def test_what_was_set_in_prefect_is_kept():
 def test_a_night_and_a_time_zone_that_are_asked_for_are_set():
     (nightly,) = schedules_of("benchmark", UpOptions())
     (hourly,) = schedules_of("new screens", UpOptions())
-    known = {"benchmark": Known([nightly]), "new screens": Known([hourly])}
+    known = {"benchmark": ExistingDeployment([nightly]), "new screens": ExistingDeployment([hourly])}
     made = remade(UpOptions(nightly="03:15", timezone="Europe/Berlin"), known)
     (asked,), (other,) = made["benchmark"].schedules, made["new screens"].schedules
     assert (asked.active, asked.schedule.cron, asked.schedule.timezone) == (

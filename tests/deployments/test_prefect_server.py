@@ -10,13 +10,13 @@ from prefect.server.database.configurations import AioSqliteConfiguration
 from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
-from deployments.prefect_server import in_turn
+from deployments.prefect_server import serialized_transaction
 
 N = 20
 
 
-class InTurn(AioSqliteConfiguration):
-    begin_transaction = in_turn
+class Serialized(AioSqliteConfiguration):
+    begin_transaction = serialized_transaction
 
 
 async def counter(kind: type[AioSqliteConfiguration], path: Path) -> AioSqliteConfiguration:
@@ -53,7 +53,7 @@ async def add_many(kind: type[AioSqliteConfiguration], path: Path, *, look: bool
 
 
 def test_transactions_that_take_turns_neither_fail_nor_lose_a_write(tmp_path):
-    assert asyncio.run(asyncio.wait_for(add_many(InTurn, tmp_path / "counter.db", look=True), 30)) == N
+    assert asyncio.run(asyncio.wait_for(add_many(Serialized, tmp_path / "counter.db", look=True), 30)) == N
 
 
 def test_prefects_own_way_still_needs_this(tmp_path):
@@ -69,7 +69,7 @@ def test_what_fails_leaves_the_turn_to_others_and_writes_nothing(tmp_path):
             raise ZeroDivisionError
 
     async def fail_then_add() -> int:
-        database = await counter(InTurn, tmp_path / "counter.db")
+        database = await counter(Serialized, tmp_path / "counter.db")
         with pytest.raises(ZeroDivisionError):
             await fail(database)
         await add_one(database)
@@ -80,7 +80,7 @@ def test_what_fails_leaves_the_turn_to_others_and_writes_nothing(tmp_path):
 
 def test_a_transaction_inside_another_does_not_wait_for_it(tmp_path):
     async def inside() -> int:
-        database = await counter(InTurn, tmp_path / "counter.db")
+        database = await counter(Serialized, tmp_path / "counter.db")
         outer, inner = [await database.session(await database.engine()) for _ in range(2)]
         async with outer, database.begin_transaction(outer), inner, database.begin_transaction(inner):
             return (await inner.execute(text("select n from counter"))).scalar_one()

@@ -1,4 +1,4 @@
-"""`pqa up` with real servers: what a person, a schedule and a dying part do to it."""
+"""`pqa up` with real servers: what a person, a schedule and a killed service do to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Scheduled
 
-from deployments.housekeeping import NOTIFY_BLOCK, skip_missed, tell_of_failures
+from deployments.server_state import NOTIFY_BLOCK, cancel_missed, notify_of_failures
 from tests.deployments.served import LONG, Up, free_ports, listening, port_words, start_up, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * LONG)]
@@ -38,8 +38,8 @@ def test_everything_is_served_and_says_where(up: Up):
     assert (
         requests.get(f"http://127.0.0.1:{up.ports[3]}/json/counts.json", timeout=200).json()["workers"] == 1
     )
-    for part in ("prefect", "mlflow", "dask-scheduler", "dask-workers", "deployments"):
-        assert (up.workspace / "logs" / f"{part}.log").stat().st_size > 0
+    for service in ("prefect", "mlflow", "dask-scheduler", "dask-workers", "deployments"):
+        assert (up.workspace / "logs" / f"{service}.log").stat().st_size > 0
 
 
 def test_only_one_at_a_time_of_what_must_not_pile_up(up: Up):
@@ -129,13 +129,13 @@ def test_a_slack_block_made_in_prefect_is_told(up: Up, pressed):
         # Nothing but Slack is at Slack's address: the block is given one of the same family instead.
         SlackWebhook(url=address.replace("http://", "json://")).save("lab")
         try:
-            tell_of_failures(client, "slack-webhook/lab", up.prefect)
+            notify_of_failures(client, "slack-webhook/lab", up.prefect)
             run = up.start("label a screen", screen="small", columns={"control": "nobody"})
             assert up.end_of(run)["state"]["type"] == "FAILED"
             # Other runs may fail meanwhile, and are told too.
             message = wait_for(lambda: [one for one in told if run in one["message"]], 240)[0]
         finally:
-            tell_of_failures(client, up.notify, up.prefect)
+            notify_of_failures(client, up.notify, up.prefect)
     assert message["title"].endswith(": Failed")
     assert f"{up.prefect}/runs/flow-run/{run}" in message["message"]
     assert "nobody" in message["message"]
@@ -145,10 +145,10 @@ def test_a_slack_address_becomes_a_slack_block(up: Up):
     secret = "https://hooks.slack.com/services/T0123/B0123/c0ffee"
     with _client(up) as client, temporary_settings({PREFECT_API_URL: f"{up.prefect}/api"}):
         try:
-            tell_of_failures(client, secret, up.prefect)
+            notify_of_failures(client, secret, up.prefect)
             block = SlackWebhook.load(NOTIFY_BLOCK)
         finally:
-            tell_of_failures(client, up.notify, up.prefect)
+            notify_of_failures(client, up.notify, up.prefect)
     assert block.url.get_secret_value() == secret
 
 
@@ -172,7 +172,7 @@ def test_a_new_screen_is_offered_without_a_restart(up: Up, pressed):
     assert wait_for(offered)
 
 
-def test_parts_that_are_killed_are_said_and_come_back_and_runs_are_not_left_running(up: Up, pressed):
+def test_services_that_are_killed_are_reported_and_restarted_and_runs_are_not_left_running(up: Up, pressed):
     for run in pressed.values():
         up.end_of(run)
     # Somebody has switched the nightly benchmark on: it stays on.
@@ -181,11 +181,11 @@ def test_parts_that_are_killed_are_said_and_come_back_and_runs_are_not_left_runn
     assert up.call("PATCH", schedule, json={"active": True}).ok
     run = up.start("benchmark")
     wait_for(lambda: up.state(run) == "RUNNING")
-    up.part("deployments.serve").kill()
-    up.part("mlflow server").kill()
-    for part in ("mlflow", "deployments"):
-        wait_for(lambda part=part: any(f"{part} is back" in line for line in up.said))
-        assert any(f"{part} has died" in line and f"{part}.log" in line for line in up.said)
+    up.service("deployments.serve").kill()
+    up.service("mlflow server").kill()
+    for service in ("mlflow", "deployments"):
+        wait_for(lambda service=service: any(f"{service} is running again" in line for line in up.said))
+        assert any(f"{service} has stopped" in line and f"{service}.log" in line for line in up.said)
     ended = up.end_of(run)
     assert ended["state"]["type"] == "CRASHED"
     assert "Retry" in ended["state"]["message"]
@@ -202,9 +202,9 @@ def test_a_late_run_that_was_asked_for_is_done_and_finds_nothing_new(up: Up, pre
             deployment, state=Scheduled(scheduled_time=datetime.now(UTC) - timedelta(hours=5)), tags=["late"]
         )
         # Only what a schedule has made is skipped: this one was asked for, and is done late.
-        assert skip_missed(client) == 0
+        assert cancel_missed(client) == 0
         # In two hours and a half, two hourly looks will have been missed.
-        wait_for(lambda: skip_missed(client, datetime.now(UTC) + timedelta(hours=2.5)) >= 2)
+        wait_for(lambda: cancel_missed(client, datetime.now(UTC) + timedelta(hours=2.5)) >= 2)
     # Nothing has changed: the second look does nothing, and what failed is not tried again.
     assert up.end_of(str(late.id))["state"]["type"] == "COMPLETED"
     names = [run["info"]["run_name"] for run in up.runs_of("perturbqa-screens")]
@@ -230,8 +230,10 @@ def test_ports_in_use_and_other_hosts_are_said_before_anything_starts(up: Up, tm
     assert "--expose" in said
 
 
-def test_no_part_reports_usage(up: Up):
-    environments = {name: up.part(name).environ() for name in ("deployments.prefect_server", "mlflow server")}
+def test_no_service_reports_usage(up: Up):
+    environments = {
+        name: up.service(name).environ() for name in ("deployments.prefect_server", "mlflow server")
+    }
     for environment in environments.values():
         assert environment["DO_NOT_TRACK"] == "1"
         assert environment["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"

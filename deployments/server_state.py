@@ -1,9 +1,11 @@
-"""What the server is told beside the deployments: limits, automations, and the truth about runs of before."""
+"""State on the Prefect server beside the deployments: limits, automations, states of earlier runs."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
 
 from prefect.blocks.core import Block
 from prefect.blocks.notifications import CustomWebhookNotificationBlock, SlackWebhook
@@ -21,10 +23,10 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Crashed
 
 from deployments.entries import GPU_LIMIT
-from deployments.factory import TAG, Known
+from deployments.factory import TAG, ExistingDeployment
 from storage.errors import InputError
 
-BAD = ("prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut")
+FAILURE_EVENTS = ("prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut")
 AUTOMATION = "pqa: failures are told"
 NOTIFY_BLOCK = "pqa-on-failure"
 SLACK = re.compile(r"https://hooks\.slack(-gov)?\.com/services/\w+/\w+/\w+/?")
@@ -32,10 +34,10 @@ SUBJECT = "{{ flow_run.name }}: {{ flow_run.state.name }}"
 BODY = "/runs/flow-run/{{ flow_run.id }}\n\n{{ flow_run.state.message }}"
 
 
-def known_deployments(client: SyncPrefectClient) -> dict[str, Known]:
-    """What somebody may have set in Prefect of the deployments that are there, by name."""
+def existing_deployments(client: SyncPrefectClient) -> dict[str, ExistingDeployment]:
+    """What somebody may have changed in Prefect of the deployments that are registered, by name."""
     found = client.read_deployments(deployment_filter=DeploymentFilter(tags={"all_": [TAG]}))
-    known = {}
+    existing = {}
     for deployment in found:
         schedules = [
             DeploymentScheduleCreate(
@@ -44,17 +46,32 @@ def known_deployments(client: SyncPrefectClient) -> dict[str, Known]:
             for entry in deployment.schedules
         ]
         limit = deployment.global_concurrency_limit
-        known[deployment.name] = Known(
+        existing[deployment.name] = ExistingDeployment(
             schedules, deployment.paused, deployment.parameters, None if limit is None else limit.limit
         )
-    return known
+    return existing
 
 
-def limit_gpu(client: SyncPrefectClient) -> None:
-    """Make the limit of one run on the GPU, unless it is there; another number set by hand is kept.
+def release_leases(client: SyncPrefectClient, folder: Path) -> None:
+    """Give back all slots of concurrency limits that are held by a lease.
 
-    To be called when no run of ours is left (`bury_runs`): the server remembers a place that was taken when
-    it went down, and forgets who had it (Prefect 3.8), so all are given back.
+    To be called when no run of ours is left (`mark_crashed`). A lease that stayed would expire minutes later
+    and then free a slot that another run has taken meanwhile.
+
+    Parameters
+    ----------
+    folder
+        Where the server keeps its leases, one JSON file each; need not exist.
+    """
+    for path in folder.glob("*-*.json"):
+        client.release_concurrency_slots_with_lease(UUID(path.stem))
+
+
+def reset_gpu_limit(client: SyncPrefectClient) -> None:
+    """Make the limit of one run on the GPU, unless it is there, with no slot taken.
+
+    Another number set by hand is kept. To be called after `release_leases`: what is still counted then
+    belongs to nobody.
     """
     try:
         client.read_global_concurrency_limit_by_name(GPU_LIMIT)
@@ -64,10 +81,21 @@ def limit_gpu(client: SyncPrefectClient) -> None:
     client.update_global_concurrency_limit(GPU_LIMIT, free)
 
 
-def bury_runs(client: SyncPrefectClient, why: str) -> int:
-    """Mark runs crashed whose process is known to be gone; gives their number.
+def mark_crashed(client: SyncPrefectClient, why: str) -> int:
+    """Mark all unfinished runs of our deployments as crashed.
 
-    Whoever holds the workspace's lock may say so: no other program runs anything for these deployments.
+    To be called when their processes are known to be gone: by whoever holds the workspace's lock, since no
+    other program runs anything for these deployments.
+
+    Parameters
+    ----------
+    why
+        The message of their new state.
+
+    Returns
+    -------
+    int
+        Number of runs.
     """
     states = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
     runs = _runs(client, {"state": {"type": {"any_": states}}})
@@ -76,8 +104,8 @@ def bury_runs(client: SyncPrefectClient, why: str) -> int:
     return len(runs)
 
 
-def skip_missed(client: SyncPrefectClient, now: datetime | None = None) -> int:
-    """Cancel what a schedule had planned for a time before ``now``; gives its number. The next one runs."""
+def cancel_missed(client: SyncPrefectClient, now: datetime | None = None) -> int:
+    """Cancel runs that a schedule had planned for a time before ``now``; gives their number."""
     before = {"before_": now or datetime.now(UTC)}
     planned = {"state": {"type": {"any_": [StateType.SCHEDULED]}}, "expected_start_time": before}
     runs = [run for run in _runs(client, planned) if run.auto_scheduled]
@@ -102,28 +130,38 @@ def _runs(client: SyncPrefectClient, wanted: dict) -> list[FlowRun]:
             return list(runs.values())
 
 
-def tell_of_failures(client: SyncPrefectClient, notify: str | None, pages: str) -> None:
-    """Make or renew the automation that tells of bad ends, with a link into Prefect's ``pages``.
+def notify_of_failures(client: SyncPrefectClient, notify: str | None, pages: str) -> None:
+    """Make or renew the automation that notifies of failed, crashed and timed out runs.
 
-    Without ``notify`` there is none.
+    Runs without heartbeats need no automation: `mark_crashed` finds them. With SQLite such a one, which keeps
+    account of every event, also locks out this one now and then (Prefect 3.8): a failure goes unreported.
 
-    An automation on silent runs is not made here, and need not be: `bury_runs` knows. With SQLite its
-    bookkeeping of every event also locks out this one now and then (Prefect 3.8), and a failure goes untold.
+    Parameters
+    ----------
+    notify
+        Address that is posted to, or name of a notification block; None: no automation.
+    pages
+        Address of Prefect's pages, for links to runs.
+
+    Raises
+    ------
+    InputError
+        If there is no notification block of this name.
     """
     response = client.request("POST", "/automations/filter", json={"limit": 200})
     for entry in response.json():
         if entry["name"] == AUTOMATION:
             client.delete_automation(entry["id"])
     if notify:
-        client.create_automation(_tell_of_failure(_notification_block(notify), pages))
+        client.create_automation(_failure_automation(_notification_block(notify), pages))
 
 
-def _tell_of_failure(block: Block, pages: str) -> AutomationCore:
+def _failure_automation(block: Block, pages: str) -> AutomationCore:
     return AutomationCore(
         name=AUTOMATION,
         description="Every failed or crashed run: its address and its first error.",
         trigger=EventTrigger(
-            expect=set(BAD),
+            expect=set(FAILURE_EVENTS),
             match={"prefect.resource.id": "prefect.flow-run.*"},
             # Runs started from a form or by a schedule; flows below them would tell the same again.
             match_related={"prefect.resource.role": "deployment"},

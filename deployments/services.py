@@ -1,23 +1,23 @@
-"""The parts of `pqa up`: which programs, on which ports, with which settings, well or not."""
+"""The services of `pqa up`: their programs, ports, environment and health checks."""
 
 from __future__ import annotations
 
 import json
-import os
 import socket
 import sys
+from collections.abc import MutableMapping
 from pathlib import Path
 
 import requests
 
-from deployments.crew import Part
-from deployments.surroundings import Surroundings
+from deployments.settings import ServiceSettings
+from deployments.supervisor import Service
 from flows.environment import DEFAULTS
 from flows.up_options import UpOptions
 from storage.errors import InputError
 
-#: Settings of all parts beside those of every command; heartbeats tell a dead run from a long one.
-SETTINGS = DEFAULTS | {
+#: Variables of all services beside those of every command; heartbeats tell a dead run from a long one.
+ENVIRONMENT = DEFAULTS | {
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     # The pages that docs/pressing-run.md shows, and the tests fill in; the others are a click away.
     "PREFECT_SERVER_UI_V2_ENABLED": "false",
@@ -42,7 +42,13 @@ def ports(options: UpOptions) -> dict[str, int]:
 
 
 def check_ports(options: UpOptions) -> None:
-    """Raise, naming all, if a port is in use, given twice, or the host cannot be listened on."""
+    """Check that every port is free and given once, and that the host may be listened on.
+
+    Raises
+    ------
+    InputError
+        Naming all problems.
+    """
     problems, seen = [], {}
     for option, port in ports(options).items():
         if port in seen:
@@ -64,39 +70,42 @@ def check_ports(options: UpOptions) -> None:
         raise InputError("pqa up", problems)
 
 
-def make_parts(options: UpOptions, here: Surroundings) -> list[Part]:
-    """All parts, in the order they depend on each other."""
-    logs = here.workspace / "logs"
-    parts = [_prefect(options, here, logs), _mlflow(options, here, logs)]
+def make_services(options: UpOptions, settings: ServiceSettings) -> list[Service]:
+    """All services, each after those that it depends on."""
+    logs = settings.workspace / "logs"
+    services = [_prefect(options, settings, logs), _mlflow(options, settings, logs)]
     needed = ["prefect", "mlflow"]
     if options.dask is None:
-        parts += [_scheduler(options, here, logs), _workers(options, here, logs)]
+        services += [_scheduler(options, settings, logs), _workers(options, settings, logs)]
         needed.append("dask scheduler")
-    return [*parts, _deployments(options, here, logs, tuple(needed))]
+    return [*services, _deployments(options, settings, logs, tuple(needed))]
 
 
-def _prefect(options: UpOptions, here: Surroundings, logs: Path) -> Part:
-    where = {"PREFECT_HOME": str(here.workspace / "prefect")}
-    # The pages ask the address they are told here, not the one in the browser.
-    where |= {"PREFECT_SERVER_API_HOST": options.host, "PREFECT_SERVER_API_PORT": str(options.prefect_port)}
-    if options.prefect_url:
-        where |= {"PREFECT_UI_API_URL": f"{options.prefect_url}/api"}
+def _prefect(options: UpOptions, settings: ServiceSettings, logs: Path) -> Service:
+    environment = {
+        "PREFECT_HOME": str(settings.workspace / "prefect"),
+        # The pages ask the address they are told here, not the one in the browser.
+        "PREFECT_SERVER_UI_API_URL": f"{settings.prefect_pages}/api",
+        # Leases in memory, the default, are gone after a restart while the slots stay taken: the runs that
+        # hold them are ended at the next renewal, and no other run gets these slots.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    }
     how = ["--host", options.host, "--port", str(options.prefect_port)]
-    return Part(
+    return Service(
         "prefect",
         [sys.executable, "-m", "deployments.prefect_server", *how],
         logs / "prefect.log",
-        lambda _: _answers(f"{here.prefect}/api/health"),
-        SETTINGS | where,
-        address=here.prefect,
+        lambda _: _responds(f"{settings.prefect}/api/health"),
+        ENVIRONMENT | environment,
+        address=settings.prefect,
     )
 
 
-def _mlflow(options: UpOptions, here: Surroundings, logs: Path) -> Part:
-    artifacts = (here.workspace / "mlflow-artifacts").as_uri()
+def _mlflow(options: UpOptions, settings: ServiceSettings, logs: Path) -> Service:
+    artifacts = (settings.workspace / "mlflow-artifacts").as_uri()
     # Clients write artifacts to the disk they share, as `pqa benchmark` does: both see each other's runs.
     # (storage.tracking.local_uri says the same, and takes five seconds to import.)
-    database = f"sqlite:///{here.workspace / 'mlflow.db'}"
+    database = f"sqlite:///{settings.workspace / 'mlflow.db'}"
     store = ["--backend-store-uri", database, "--default-artifact-root", artifacts]
     where = ["--no-serve-artifacts", "--host", options.host, "--port", str(options.mlflow_port)]
     if options.mlflow_url:
@@ -104,58 +113,64 @@ def _mlflow(options: UpOptions, here: Surroundings, logs: Path) -> Part:
         hosts = [f"{name}:{options.mlflow_port}" for name in (options.host, "localhost")]
         hosts.append(options.mlflow_url.partition("://")[2])
         where += ["--allowed-hosts", ",".join(hosts), "--cors-allowed-origins", options.mlflow_url]
-    return Part(
+    return Service(
         "mlflow",
         [sys.executable, "-m", "mlflow", "server", *store, *where, "--workers", "1"],
         logs / "mlflow.log",
-        lambda _: _answers(f"{here.mlflow}/health"),
-        SETTINGS,
-        address=here.mlflow,
+        lambda _: _responds(f"{settings.mlflow}/health"),
+        ENVIRONMENT,
+        address=settings.mlflow,
     )
 
 
-def _scheduler(options: UpOptions, here: Surroundings, logs: Path) -> Part:
+def _scheduler(options: UpOptions, settings: ServiceSettings, logs: Path) -> Service:
     where = ["--host", options.host, "--port", str(options.dask_port)]
     pages = ["--dashboard-address", f"{options.host}:{options.dashboard_port}"]
-    return Part(
+    return Service(
         "dask scheduler",
         [sys.executable, "-m", "dask", "scheduler", *where, *pages],
         logs / "dask-scheduler.log",
-        lambda _: _answers(f"{here.dashboard}/health"),
-        SETTINGS,
-        address=f"{here.dashboard}/status",
+        lambda _: _responds(f"{settings.dashboard}/health"),
+        ENVIRONMENT,
+        address=f"{settings.dashboard}/status",
     )
 
 
-def _workers(options: UpOptions, here: Surroundings, logs: Path) -> Part:
-    spill = here.workspace / "logs" / "dask"
+def _workers(options: UpOptions, settings: ServiceSettings, logs: Path) -> Service:
+    spill = settings.workspace / "logs" / "dask"
     how = ["--nworkers", str(options.workers), "--nthreads", "1", "--no-dashboard", "--host", options.host]
-    return Part(
+    return Service(
         "dask workers",
-        [sys.executable, "-m", "dask", "worker", here.dask, *how, "--local-directory", str(spill)],
+        [sys.executable, "-m", "dask", "worker", settings.dask, *how, "--local-directory", str(spill)],
         logs / "dask-workers.log",
-        lambda _: _n_workers(here.dashboard) >= options.workers,
+        lambda _: _n_workers(settings.dashboard) >= options.workers,
         # A thread a worker: what a block computes with must not take the other workers' cores.
-        SETTINGS | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"},
+        ENVIRONMENT | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"},
         after=("dask scheduler",),
     )
 
 
-def _deployments(options: UpOptions, here: Surroundings, logs: Path, needed: tuple[str, ...]) -> Part:
-    ready = here.workspace / "logs" / "serving.pid"
-    settings = {"PREFECT_API_URL": f"{here.prefect}/api", "PREFECT_HOME": str(here.workspace / "prefect")}
-    settings |= here.as_environment() | {"PQA_UP": options.model_dump_json(), "PQA_READY": str(ready)}
-    return Part(
+def _deployments(
+    options: UpOptions, settings: ServiceSettings, logs: Path, needed: tuple[str, ...]
+) -> Service:
+    ready = settings.workspace / "logs" / "serving.pid"
+    environment = {
+        "PREFECT_API_URL": f"{settings.prefect}/api",
+        "PREFECT_HOME": str(settings.workspace / "prefect"),
+    }
+    environment |= settings.as_environment()
+    environment |= {"PQA_UP": options.model_dump_json(), "PQA_READY": str(ready)}
+    return Service(
         "deployments",
         [sys.executable, "-m", "deployments.serve"],
         logs / "deployments.log",
-        lambda process: _says(ready) == str(process),
-        SETTINGS | settings,
+        lambda process: _read(ready) == str(process),
+        ENVIRONMENT | environment,
         after=needed,
     )
 
 
-def _answers(address: str) -> bool:
+def _responds(address: str) -> bool:
     try:
         return requests.get(address, timeout=10).ok
     except (requests.ConnectionError, requests.Timeout):
@@ -169,11 +184,11 @@ def _n_workers(dashboard: str) -> int:
         return 0
 
 
-def _says(path: Path) -> str:
+def _read(path: Path) -> str:
     return path.read_text().strip() if path.is_file() else ""
 
 
-def free_of_others(environment: os._Environ) -> None:
-    """Take settings of another Prefect or MLflow out of this process, whose parts are to find each other."""
+def drop_client_settings(environment: MutableMapping[str, str]) -> None:
+    """Remove the addresses of another Prefect or MLflow: the services are to find each other."""
     for name in ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_API_KEY", "MLFLOW_TRACKING_URI"):
         environment.pop(name, None)
