@@ -7,33 +7,25 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from pydantic import Field
+
+from tasks.predictors.options import Options
 
 # Keeps the starting log odds finite where a gene's rate is 0 or 1.
 RATE_LIMITS = (1e-3, 1 - 1e-3)
 
 
-@dataclass(frozen=True)
-class BoostingOptions:
-    """Options of the trees (Ke et al. 2017), and how many models are averaged.
+class BoostingOptions(Options):
+    """Options of the trees (Ke et al. 2017), and how many models are averaged."""
 
-    Attributes
-    ----------
-    models
-        Models with different seeds, whose log odds are averaged.
-    rounds, learning_rate, leaves, min_rows, l2
-        Trees a model, the step each takes, its leaves, training rows a leaf at least, and L2 penalty.
-    feature_share, row_share
-        Shares of features a tree and of rows a tree is grown on.
-    """
-
-    models: int = 3
-    rounds: int = 200
-    learning_rate: float = 0.05
-    leaves: int = 31
-    min_rows: int = 100
-    l2: float = 10.0
-    feature_share: float = 0.3
-    row_share: float = 0.5
+    models: int = Field(3, gt=0, description="Models with different seeds, whose log odds are averaged.")
+    rounds: int = Field(200, gt=0, description="Trees a model.")
+    learning_rate: float = Field(0.05, gt=0, description="The step each tree takes.")
+    leaves: int = Field(31, gt=1, description="Leaves a tree, at most.")
+    min_rows: int = Field(100, gt=0, description="Training rows a leaf, at least.")
+    l2: float = Field(10.0, ge=0, description="L2 penalty.")
+    feature_share: float = Field(0.3, gt=0, le=1, description="Share of features a tree is grown on.")
+    row_share: float = Field(0.5, gt=0, le=1, description="Share of rows a tree is grown on.")
 
 
 @dataclass(frozen=True, eq=False)

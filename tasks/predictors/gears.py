@@ -16,14 +16,15 @@ from tasks.predictors.gears_graph import GOGraph
 from tasks.predictors.gears_options import GEARSOptions
 from tasks.predictors.gears_package import load_package, package_is_installed, train_gears
 from tasks.predictors.gears_scores import GEARSScores
-from tasks.predictors.protocol import OWN, TASKS, Context, checked_tables, checked_task
+from tasks.predictors.options import Value
+from tasks.predictors.protocol import OWN, TASKS, Context, Predictor, checked_tables, checked_task
 from tasks.predictors.splits import held_out_perturbations
 from tasks.predictors.threads import deterministic_torch
 
 log = logging.getLogger(__name__)
 
 
-class GEARSPredictor:
+class GEARSPredictor(Predictor):
     """GEARS (Roohani, Huang and Leskovec 2024) on the cells of the line's own training perturbations.
 
     Scores are the predicted expression after the perturbation minus the controls', in standard deviations of
@@ -52,10 +53,10 @@ class GEARSPredictor:
 
     name: ClassVar[str] = "gears"
     title: ClassVar[str] = "GEARS on the cells of the training perturbations"
+    options_type: ClassVar[type[GEARSOptions]] = GEARSOptions
 
-    def __init__(self, **options: str | int | float):
-        self.options = GEARSOptions.checked(options)
-        self.history: list[dict[str, float]] = []
+    def __init__(self, /, **options: Value):
+        super().__init__(**options)
         self.validation_scores: dict[str, pd.DataFrame] = {}
         self.counts: dict[str, int] = {}
         self._tasks: tuple[str, ...] = ()
@@ -109,10 +110,6 @@ class GEARSPredictor:
         load_package()
         with deterministic_torch(self._threads, seed=0):
             return self._scores.scores(task, perts, genes)[row, column]
-
-    def parameters(self) -> dict[str, str | int | float | bool | None]:
-        """Return the options in force."""
-        return self.options.as_dict()
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the options, the network's weights and graphs, and what its output is measured by."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
 import pandas as pd
+from pydantic import BeforeValidator, Field
 
 from storage.errors import InputError
 from tasks.knowledge.symbols import SymbolIndex
 from tasks.predictors.arrays import options_from_state, options_state, symbols_from_state
+from tasks.predictors.options import Options, Value
 from tasks.predictors.pair_regression import PairRegression
-from tasks.predictors.protocol import TASKS, Context, checked_tables, checked_task
+from tasks.predictors.protocol import TASKS, Context, Predictor, checked_tables, checked_task
 from tasks.predictors.text_embeddings import (
     DEFAULT_MODEL,
     TFIDF,
@@ -28,7 +30,36 @@ from tasks.predictors.threads import limited_threads
 log = logging.getLogger(__name__)
 
 
-class GenePTPredictor:
+# A folder may be given as a path, and a name of digits comes as a number.
+Name = Annotated[str, BeforeValidator(str)]
+
+
+class GenePTOptions(Options):
+    """Options of the texts' vectors and of the regression."""
+
+    embedding_model: Name = Field(
+        DEFAULT_MODEL,
+        min_length=1,
+        description="Folder of a sentence-transformers model, or its name (see `find_model`), or tfidf: "
+        "tf-idf of words and a truncated SVD, which needs no model.",
+    )
+    product: bool = Field(
+        True,
+        description="Whether the element-wise product of the two vectors is a feature beside the vectors "
+        "themselves. Without it the perturbations' order is the same for every gene.",
+    )
+    strength: float = Field(
+        1e-4, gt=0, description="Inverse of the penalty on the weights, scikit-learn's ``C``."
+    )
+    n_factors: int = Field(256, gt=0, description="Length of the vectors of tfidf.")
+    cache: Name = Field(
+        "~/.cache/perturbqa-flows/embeddings",
+        min_length=1,
+        description="Folder where a model's vectors are kept by model and text; they are embedded once.",
+    )
+
+
+class GenePTPredictor(Predictor):
     """Text embeddings of gene descriptions and logistic regression on pairs (Chen and Zou 2024).
 
     A gene's text is its full name, its HGNC gene groups and its RefSeq summary: the "Gene" variant of
@@ -38,18 +69,8 @@ class GenePTPredictor:
 
     Parameters
     ----------
-    embedding_model
-        Folder of a sentence-transformers model, or its name (see `find_model`), or ``tfidf``: tf-idf of words
-        and a truncated SVD, which needs no model.
-    product
-        Whether the element-wise product of the two vectors is a feature beside the vectors themselves.
-        Without it the perturbations' order is the same for every gene.
-    strength
-        Inverse of the penalty on the weights, scikit-learn's ``C``.
-    n_factors
-        Length of the vectors of ``tfidf``.
-    cache
-        Folder where a model's vectors are kept by model and text; they are embedded once.
+    **options
+        Fields of ``GenePTOptions``.
 
     Attributes
     ----------
@@ -60,26 +81,10 @@ class GenePTPredictor:
 
     name: ClassVar[str] = "genept"
     title: ClassVar[str] = "text embeddings of gene descriptions and logistic regression"
+    options_type: ClassVar[type[GenePTOptions]] = GenePTOptions
 
-    def __init__(
-        self,
-        *,
-        embedding_model: str = DEFAULT_MODEL,
-        product: bool = True,
-        strength: float = 1e-4,
-        n_factors: int = 256,
-        cache: str = "~/.cache/perturbqa-flows/embeddings",
-    ):
-        problems = [
-            f"{name} must be greater than 0; found {value}"
-            for name, value in (("strength", strength), ("n_factors", n_factors))
-            if not value > 0
-        ]
-        if problems:
-            raise InputError("genept", problems)
-        self.embedding_model, self.cache = str(embedding_model), str(cache)
-        self.product, self.strength, self.n_factors = bool(product), float(strength), int(n_factors)
-        self.history: list[dict[str, float]] = []
+    def __init__(self, /, **options: Value):
+        super().__init__(**options)
         self.counts: dict[str, int] = {}
         self._threads = 1
         self._symbols: SymbolIndex | None = None
@@ -101,7 +106,7 @@ class GenePTPredictor:
                 vectors, rows = self._features(table)
                 label = table["label"].to_numpy(np.float64)
                 self._models[task] = PairRegression.fit(
-                    vectors, rows, label, product=self.product, strength=self.strength
+                    vectors, rows, label, product=self.options.product, strength=self.options.strength
                 )
                 context.progress("tables", len(self._models), len(tables))
         return self
@@ -112,11 +117,6 @@ class GenePTPredictor:
         vectors, rows = self._features(pairs)
         with limited_threads(self._threads):
             return self._models[task].logits(vectors, rows)
-
-    def parameters(self) -> dict[str, str | int | float | bool | None]:
-        """Return the options in force."""
-        names = ("embedding_model", "product", "strength", "n_factors", "cache")
-        return {name: getattr(self, name) for name in names}
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the options, every gene's vector and the regressions' weights."""
@@ -162,13 +162,13 @@ class GenePTPredictor:
         return np.concatenate([*rows, mean[None]])
 
     def _text_vectors(self, texts: list[str], context: Context) -> np.ndarray:
-        if self.embedding_model == TFIDF:
+        if self.options.embedding_model == TFIDF:
             # One thread: the last bits of a product must not depend on how many there are.
             with limited_threads(1):
-                return tfidf_vectors(texts, n_factors=self.n_factors, seed=context.seed)
-        model: Path = find_model(self.embedding_model, context.folder)
+                return tfidf_vectors(texts, n_factors=self.options.n_factors, seed=context.seed)
+        model: Path = find_model(self.options.embedding_model, context.folder)
         return model_vectors(
-            texts, model, cache=self.cache, threads=context.threads, progress=context.progress
+            texts, model, cache=self.options.cache, threads=context.threads, progress=context.progress
         )
 
     def _features(

@@ -7,44 +7,42 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from pydantic import Field
 from scipy import sparse
 
 from tasks.predictors.arrays import csr_from_state, csr_state
 from tasks.predictors.observations import Observations
+from tasks.predictors.options import Options
 from tasks.predictors.similarity import same_names
 
 
-@dataclass(frozen=True)
-class RidgeOptions:
+class RidgeOptions(Options):
     """Shape of the kernel, and how strongly it is held back.
 
     The kernel of two pairs is the product of a perturbation's part (``pert_kernel``) and a gene's part: 1
     for the very same gene plus ``near_gene`` times the cosine of the genes' vectors plus ``any_gene``.
-
-    Attributes
-    ----------
-    power
-        To which similarity of perturbations by knowledge is raised.
-    same_pert
-        Added for the very same perturbation, which matters where the one asked about was observed in
-        another line.
-    near_gene, any_gene
-        As above.
-    ridge
-        Added to the kernel's diagonal: variance of an outcome that no kernel explains.
-    gene_factors
-        Length of the genes' vectors.
-    steps
-        Of conjugate gradients; so few that they hold back as the ridge does.
     """
 
-    power: float = 2.0
-    same_pert: float = 0.5
-    near_gene: float = 0.5
-    any_gene: float = 0.03
-    ridge: float = 2.0
-    gene_factors: int = 128
-    steps: int = 15
+    power: float = Field(
+        2.0, ge=0, description="To which similarity of perturbations by knowledge is raised."
+    )
+    same_pert: float = Field(
+        0.5,
+        ge=0,
+        description="Added for the very same perturbation, which matters where the one asked about was "
+        "observed in another line.",
+    )
+    near_gene: float = Field(0.5, ge=0, description="Weight of the cosine of two genes' vectors.")
+    any_gene: float = Field(0.03, ge=0, description="Added for any two genes.")
+    ridge: float = Field(
+        2.0,
+        gt=0,
+        description="Added to the kernel's diagonal: variance of an outcome that no kernel explains.",
+    )
+    gene_factors: int = Field(128, gt=0, description="Length of the genes' vectors.")
+    steps: int = Field(
+        15, gt=0, description="Of conjugate gradients; so few that they hold back as the ridge does."
+    )
 
 
 @dataclass(frozen=True, eq=False)

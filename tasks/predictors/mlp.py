@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from tasks.predictors.network_options import NetworkOptions
@@ -12,13 +11,6 @@ from tasks.predictors.protocol import Context
 
 if TYPE_CHECKING:
     from tasks.predictors.mlp_encoding import TableEncoding
-
-
-@dataclass(frozen=True)
-class MLPOptions(NetworkOptions):
-    """Options of the network and its training: those of ``NetworkOptions``."""
-
-    predictor: ClassVar[str] = "mlp"
 
 
 class MLPPredictor(NetworkPredictor):
@@ -32,7 +24,7 @@ class MLPPredictor(NetworkPredictor):
     Parameters
     ----------
     **options
-        Fields of ``MLPOptions``; ``form="paper"`` is the published form.
+        Fields of ``NetworkOptions``; ``form="paper"`` is the published form.
 
     Raises
     ------
@@ -42,7 +34,7 @@ class MLPPredictor(NetworkPredictor):
 
     name: ClassVar[str] = "mlp"
     title: ClassVar[str] = "feed-forward network on learnt embeddings of perturbation and gene"
-    options_type: ClassVar[type[MLPOptions]] = MLPOptions
+    options_type: ClassVar[type[NetworkOptions]] = NetworkOptions
 
     def encoding(self, rows: PairRows, context: Context) -> TableEncoding:
         """Encode nodes by their embedding and feed-forward layers."""

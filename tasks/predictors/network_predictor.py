@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Self
 
@@ -12,13 +12,14 @@ import pandas as pd
 from tasks.predictors.arrays import options_from_state, options_state, symbols_from_state
 from tasks.predictors.network_options import NetworkOptions
 from tasks.predictors.network_rows import NamedNodes, PairRows
-from tasks.predictors.protocol import TASKS, Context, checked_tables, checked_task
+from tasks.predictors.options import Value
+from tasks.predictors.protocol import TASKS, Context, Predictor, checked_tables, checked_task
 
 if TYPE_CHECKING:
     from tasks.predictors.network_training import Encoding
 
 
-class NetworkPredictor(ABC):
+class NetworkPredictor(Predictor):
     """Network with three classes: none, down, up (Wu et al. 2025).
 
     Direction and response are learnt together; with one task's rows only, the classes that task leaves
@@ -32,13 +33,10 @@ class NetworkPredictor(ABC):
         state.
     """
 
-    name: ClassVar[str]
-    title: ClassVar[str]
     options_type: ClassVar[type[NetworkOptions]]
 
-    def __init__(self, **options: str | int | float | bool):
-        self.options = self.options_type.checked(options)
-        self.history: list[dict[str, float]] = []
+    def __init__(self, /, **options: Value):
+        super().__init__(**options)
         self.validation_scores: dict[str, pd.DataFrame] = {}
         self._tasks: tuple[str, ...] = ()
         self._threads = 1
@@ -74,10 +72,6 @@ class NetworkPredictor(ABC):
 
         pert, gene = (self._named.find(pairs[column].to_numpy(dtype=str)) for column in ("pert", "gene"))
         return score_pairs(task, (self._vectors, self._head), (pert, gene), threads=self._threads)
-
-    def parameters(self) -> dict[str, str | int | float | bool | None]:
-        """Return the options in force."""
-        return self.options.as_dict()
 
     def state(self) -> dict[str, np.ndarray]:
         """Return every node's vector and the head; the encoder that made the vectors is not needed."""

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from sklearn.metrics import average_precision_score
 
-from storage.errors import InputError
 from tasks.predictors.network_head import Head, class_scores, make_optimiser, pair_loss
 from tasks.predictors.network_options import NetworkOptions
 from tasks.predictors.network_rows import NamedNodes, PairRows
@@ -70,7 +69,7 @@ class Network:
     @classmethod
     def build(cls, rows: PairRows, encoding: Encoding, options: NetworkOptions) -> Network:
         """Build the untrained network on the device the options ask for."""
-        device = _device(options)
+        device = options.training_device()
         encoder = encoding.encoder().to(device)
         head = Head(options.hidden, len(rows.lines)).to(device)
         used = np.unique(encoding.named.find(rows.names))
@@ -91,7 +90,7 @@ class Network:
 
 def train(rows: PairRows, encoding: Encoding, context: Context, options: NetworkOptions) -> TrainedNetwork:
     """Train encoder and head, and encode every named node with the best epoch's weights."""
-    device = _device(options)
+    device = options.training_device()
     seed = int(np.random.default_rng([context.seed, 2]).integers(2**31))
     with deterministic_torch(context.threads, seed=seed, strict=device == "cpu"):
         network = Network.build(rows, encoding, options)
@@ -186,11 +185,3 @@ def _step(module: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
     torch.nn.utils.clip_grad_norm_(module.parameters(), CLIP)
     optimiser.step()
     optimiser.zero_grad(set_to_none=True)
-
-
-def _device(options: NetworkOptions) -> str:
-    """Settle where to train; the device asked for by name must be there."""
-    there = torch.cuda.is_available()
-    if options.device == "cuda" and not there:
-        raise InputError(options.predictor, ["device is cuda but there is none here; use cpu or auto"])
-    return "cuda" if options.device != "cpu" and there else "cpu"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol, Self, runtime_checkable
+from typing import ClassVar, Self
 
 import numpy as np
 import pandas as pd
 
 from storage.errors import InputError
 from tasks.knowledge.graph import KnowledgeGraph
+from tasks.predictors.options import Options, Value
 
 TASKS = ("de", "dir")
 # Marks the rows of the cell line that is predicted; other rows carry their own line's name.
@@ -59,22 +61,38 @@ class Context:
     screen_columns: Mapping[str, str] = field(default_factory=dict)
 
 
-@runtime_checkable
-class Predictor(Protocol):
+class Predictor(ABC):
     """Learns from labelled pairs, scores others.
+
+    Parameters
+    ----------
+    **options
+        Fields of ``options_type``.
 
     Attributes
     ----------
     name, title
         Name in the registry, and one line of what the method is.
+    options_type, options
+        The model of its options, and those in force.
     history
         One mapping of metrics per epoch; empty for methods without epochs.
+
+    Raises
+    ------
+    InputError
+        Listing every option that is unknown or not allowed.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
-    history: list[dict[str, float]]
+    options_type: ClassVar[type[Options]] = Options
 
+    def __init__(self, /, **options: Value):
+        self.options = self.options_type.checked(self.name, options)
+        self.history: list[dict[str, float]] = []
+
+    @abstractmethod
     def fit(self, tables: Mapping[str, pd.DataFrame], context: Context) -> Self:
         """Learn from training rows.
 
@@ -85,16 +103,20 @@ class Predictor(Protocol):
             and ``source`` (``own``, or the name of the other cell line the row is from).
         """
 
+    @abstractmethod
     def predict(self, task: str, pairs: pd.DataFrame) -> np.ndarray:
         """Score ``pairs`` (``pert``, ``gene``), float64 [n], finite; higher = more likely 1."""
 
-    def parameters(self) -> dict[str, str | int | float | bool | None]:
+    def parameters(self) -> dict[str, Value]:
         """Return the options in force."""
+        return self.options.as_dict()
 
+    @abstractmethod
     def state(self) -> dict[str, np.ndarray]:
         """Return all that ``predict`` needs, as arrays that ``np.savez`` takes without pickle."""
 
     @classmethod
+    @abstractmethod
     def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
         """Build the fitted predictor whose ``state`` this is; it predicts the same."""
 

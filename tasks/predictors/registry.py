@@ -11,13 +11,14 @@ from tasks.predictors.gears import GEARSPredictor
 from tasks.predictors.genept import GenePTPredictor
 from tasks.predictors.kernel import KernelPredictor
 from tasks.predictors.mlp import MLPPredictor
+from tasks.predictors.options import Value
 from tasks.predictors.physical import PhysicalPredictor
 from tasks.predictors.prior import PriorPredictor
 from tasks.predictors.protocol import Predictor
 from tasks.predictors.retrieval import RetrievalPredictor
 from tasks.predictors.stack import StackPredictor
 
-PREDICTORS: dict[str, type] = {
+PREDICTORS: dict[str, type[Predictor]] = {
     predictor.name: predictor
     for predictor in (
         PriorPredictor,
@@ -47,17 +48,14 @@ def is_seeded(name: str, options: Mapping[str, object]) -> bool:
     return name in _SEEDED or (name == "retrieval" and options.get("form") == "sampled")
 
 
-def make_predictor(name: str, **options) -> Predictor:
+def make_predictor(name: str, /, **options: Value) -> Predictor:
     """Build an unfitted predictor.
 
     Raises
     ------
     InputError
-        If no predictor has that name, or it has no such option.
+        If no predictor has that name; if options are unknown or not allowed, listing all of them.
     """
     if name not in PREDICTORS:
         raise InputError("predictor", [f"no predictor {name!r}; allowed are {', '.join(PREDICTORS)}"])
-    try:
-        return PREDICTORS[name](**options)
-    except TypeError as error:
-        raise InputError(f"predictor {name}", [f"these options do not fit it ({error})"]) from error
+    return PREDICTORS[name](**options)

@@ -2,48 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+from pydantic import Field
 from scipy import sparse
 
 from tasks.predictors.observations import Observations
+from tasks.predictors.options import Options
 from tasks.predictors.similarity import GeneSimilarity, nearest, same_names
 
 
-@dataclass(frozen=True)
-class Weights:
-    """How much an observation counts.
+class Weights(Options):
+    """How much an observation counts."""
 
-    Attributes
-    ----------
-    near_perts, near_genes
-        How many training perturbations and genes, the most similar ones, are looked at.
-    pert_power, gene_power
-        An observation's weight is the product of the two similarities to these powers.
-    same_pert, same_gene
-        Weight of the very same perturbation (seen in another line) and the very same gene, where
-        similarity alone would give 1.
-    other_line
-        Factor on the weight of another line's observations.
-    shrinkage
-        Weight's worth of "no different from the gene's rate" mixed into every mean.
-    response
-        Weight of the near perturbations' overall response rate.
-    response_rows
-        Rows' worth of "no response" mixed into each perturbation's response rate.
-    """
-
-    near_perts: int = 200
-    near_genes: int = 40
-    pert_power: float = 2.0
-    gene_power: float = 4.0
-    same_pert: float = 5.0
-    same_gene: float = 2.0
-    other_line: float = 0.3
-    shrinkage: float = 1.0
-    response: float = 0.5
-    response_rows: float = 1.0
+    near_perts: int = Field(
+        200, gt=0, description="How many training perturbations, the most similar ones, are looked at."
+    )
+    near_genes: int = Field(40, gt=0, description="The same of genes.")
+    pert_power: float = Field(
+        2.0,
+        ge=0,
+        description="An observation's weight is the product of the similarity of the perturbations to this "
+        "power and of the genes' to theirs.",
+    )
+    gene_power: float = Field(4.0, ge=0, description="To which the similarity of the genes is raised.")
+    same_pert: float = Field(
+        5.0,
+        ge=0,
+        description="Weight of the very same perturbation (seen in another line), where similarity alone "
+        "would give 1.",
+    )
+    same_gene: float = Field(2.0, ge=0, description="Weight of the very same gene, likewise.")
+    other_line: float = Field(0.3, ge=0, description="Factor on the weight of another line's observations.")
+    shrinkage: float = Field(
+        1.0, gt=0, description="Weight's worth of 'no different from the gene's rate' mixed into every mean."
+    )
+    response: float = Field(0.5, ge=0, description="Weight of the near perturbations' overall response rate.")
+    response_rows: float = Field(
+        1.0, ge=0, description="Rows' worth of 'no response' mixed into each perturbation's response rate."
+    )
 
 
 def weighted_scores(

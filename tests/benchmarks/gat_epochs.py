@@ -58,7 +58,7 @@ def ours(rows: PairRows, knowledge: KnowledgeGraph, options: GATOptions, *, seed
 
 def time_epoch(name: str, rows: PairRows, knowledge: KnowledgeGraph) -> Figures:
     """Time of one epoch without validation, after a first batch that is not timed, and the epoch's size."""
-    options = GATOptions.checked(OURS.get(name, WHOLE.get(name)))
+    options = GATOptions(**OURS.get(name, WHOLE.get(name)))
     order = np.random.default_rng(0).permutation(np.flatnonzero(~rows.validation()))
     batches = -(-len(order) // options.batch_size)
     first = order[: options.batch_size]
@@ -84,7 +84,7 @@ def best_validation(
     rows: PairRows, knowledge: KnowledgeGraph, options: Mapping[str, int], *, epochs: int, seed: int
 ) -> float:
     """Best area under the precision-recall curve of DE within so many epochs of ours."""
-    checked = GATOptions.checked({**options, "max_epochs": epochs, "min_epochs": epochs})
+    checked = GATOptions(**options, max_epochs=epochs, min_epochs=epochs)
     context = Context(knowledge, seed=seed, threads=THREADS)
     history = train(rows, ours(rows, knowledge, checked, seed=seed), context, checked).history
     return max(metrics[METRIC] for metrics in history)

@@ -201,7 +201,7 @@ def test_attention_learns_which_source_to_hear():
     options = {"hidden": 16, "learning_rate": 1e-2, "batch_size": 400}
     named, vectors = NamedNodes.build(rows.names, graph.symbols), []
     for on in (False, True):
-        checked = GATOptions.checked({**options, "edge_types": on})
+        checked = GATOptions(**options, edge_types=on)
         encoding = GraphEncoding(graph, named, checked, seed=2)
         torch.manual_seed(0)
         vectors.append(encoding.encoder().eval()(*encoding.inputs(np.arange(graph.n_genes), "cpu")).detach())

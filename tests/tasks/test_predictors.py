@@ -180,11 +180,63 @@ def test_bad_tables_are_refused_with_every_problem(name, graph):
 def test_unknown_names_and_options():
     with pytest.raises(InputError, match="allowed are prior, physical, retrieval"):
         make_predictor("oracle")
-    with pytest.raises(InputError, match="options do not fit"):
+    with pytest.raises(InputError, match="prior: no option 'depth'; allowed are strength"):
         make_predictor("prior", depth=3)
+    with pytest.raises(InputError, match="physical: no option 'name'; there are none"):
+        make_predictor("physical", name="x")
+    for name in PREDICTORS:
+        with pytest.raises(InputError, match="no option 'self'"):
+            make_predictor(name, self=3)
     with pytest.raises(InputError) as caught:
-        make_predictor("retrieval", form="guess", depth=3)
-    assert len(caught.value.problems) == 2
+        make_predictor("retrieval", form="guess", depth=3, budget=2.5, shrinkage=float("nan"))
+    assert sorted(caught.value.problems) == [
+        "budget must be a whole number; found 2.5",
+        "form must be one of weighted, sampled; found 'guess'",
+        f"no option 'depth'; allowed are {', '.join(PREDICTORS['retrieval']().parameters())}",
+        "shrinkage must be finite; found nan",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value", "told"),
+    [
+        ("prior", "strength", -1, "must be greater than 0; found -1"),
+        ("prior", "strength", True, "must be a number; found True"),
+        ("retrieval", "neighbours", "abc", "must be a whole number; found 'abc'"),
+        ("retrieval", "near_perts", "abc", "must be a whole number; found 'abc'"),
+        ("retrieval", "same_pert", -0.5, "must be 0 or greater; found -0.5"),
+        ("kernel", "power", "abc", "must be a number; found 'abc'"),
+        ("kernel", "n_factors", -3, "must be greater than 0; found -3"),
+        ("kernel", "sources", "", "must not be empty; found ''"),
+        ("stack", "folds", "x", "must be a whole number; found 'x'"),
+        ("stack", "folds", 0, "must be greater than 1; found 0"),
+        ("stack", "row_share", 1.5, "must be 1 or less; found 1.5"),
+        ("ensemble", "members", 5, "must be text; found 5"),
+        ("ensemble", "members", "kernel,", "no member ''"),
+        ("mlp", "learning_rate", float("inf"), "must be finite; found inf"),
+        ("gat", "edge_types", 1, "must be true or false; found 1"),
+        ("gat", "max_links", -1, "must be 0 or greater; found -1"),
+        ("genept", "product", "maybe", "must be true or false; found 'maybe'"),
+        ("gears", "cells", 1, "must be greater than 1; found 1"),
+        ("gears", "epochs", "many", "must be a whole number; found 'many'"),
+    ],
+)
+def test_values_that_are_not_allowed_are_refused(name, option, value, told):
+    with pytest.raises(InputError) as caught:
+        make_predictor(name, **{option: value})
+    (problem,) = caught.value.problems
+    assert problem.startswith(option)
+    assert told in problem
+
+
+@pytest.mark.parametrize("name", sorted(PREDICTORS))
+def test_every_option_is_described_and_unchangeable(name):
+    options = make_predictor(name).options
+    for field in type(options).model_fields.values():
+        assert field.description
+        assert field.description.endswith(".")
+    with pytest.raises(ValueError, match=r"frozen|no field"):
+        options.strength = 2
 
 
 def test_prior_is_the_smoothed_rate(graph):
