@@ -43,7 +43,7 @@ def start_vectors(nodes: NodeIndex, options: GATOptions, seed: int) -> torch.Ten
     if options.start == "graph":
         start *= 0.1
         known = nodes.knowledge
-        factors = GeneSimilarity.build(known, n_factors=options.hidden, seed=seed).factors
+        factors = GeneSimilarity.build(known, n_factors=options.hidden).factors
         # Unit length times this makes an entry's size about 1, the scale of the random start.
         factors = factors * np.sqrt(options.hidden).astype(np.float32)
         start[: known.n_genes, : factors.shape[1]] += factors

@@ -39,13 +39,12 @@ class GeneKernels:
         sources: Sequence[str] | None = None,
         n_factors: int = 256,
         n_source_factors: int = 128,
-        seed: int = 0,
     ) -> Self:
         """Make the similarities of a graph: ``all``, and those of ``sources`` that there are (None: each).
 
         Relations with fewer than 20 terms make none of their own.
         """
-        by_source = {ALL: GeneSimilarity.build(knowledge, n_factors=n_factors, seed=seed)}
+        by_source = {ALL: GeneSimilarity.build(knowledge, n_factors=n_factors)}
         for name, links in source_features(knowledge).items():
             if sources is not None and name not in sources:
                 continue
@@ -53,7 +52,6 @@ class GeneKernels:
                 knowledge.symbols,
                 links,
                 n_factors=n_source_factors,
-                seed=seed,
                 sets=knowledge.is_set if knowledge.members else None,
             )
         return cls(by_source)

@@ -165,7 +165,7 @@ class GenePTPredictor(Predictor):
         if self.options.embedding_model == TFIDF:
             # One thread: the last bits of a product must not depend on how many there are.
             with limited_threads(1):
-                return tfidf_vectors(texts, n_factors=self.options.n_factors, seed=context.seed)
+                return tfidf_vectors(texts, n_factors=self.options.n_factors)
         model: Path = find_model(self.options.embedding_model, context.folder)
         return model_vectors(
             texts, model, cache=self.options.cache, threads=context.threads, progress=context.progress

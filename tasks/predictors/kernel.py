@@ -80,7 +80,6 @@ class KernelPredictor(Predictor):
                 context.knowledge,
                 sources=self._sources,
                 n_factors=self.options.n_factors,
-                seed=context.seed,
             )
             self._kernels = LineKernels(kernels, self._sources, self.options)
             self._models = {
@@ -88,7 +87,6 @@ class KernelPredictor(Predictor):
                     rows,
                     self._kernels,
                     gene_strength=self.options.gene_strength,
-                    seed=context.seed,
                     step=step,
                 )
                 for task, rows in lines.items()

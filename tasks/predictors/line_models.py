@@ -40,7 +40,6 @@ class LineModels:
         kernels: LineKernels,
         *,
         gene_strength: float,
-        seed: int,
         step: Callable[[], None],
     ) -> Self:
         """Fit the other lines, then the predicted one with the similarity they teach."""
@@ -53,7 +52,7 @@ class LineModels:
         if others:
             perts = np.unique(rows_by_line[OWN]["pert"].to_numpy(dtype=str))
             responses = kernels.responses(others, perts)
-            programmes = Programmes.fit(responses, seed)
+            programmes = Programmes.fit(responses)
             learnt = Learnt(perts, programmes.vectors(responses))
         own = kernels.fit_line(OWN, rows_by_line[OWN], gene_strength=gene_strength, learnt=learnt)
         step()

@@ -60,13 +60,14 @@ class RetrievalPredictor(Predictor):
     def fit(self, tables: Mapping[str, pd.DataFrame], context: Context) -> Self:
         """Arrange the observations and make the genes' vectors."""
         tables = checked_tables(tables)
-        self._seed, self._threads = context.seed, context.threads
+        # The weighted form draws nothing, so no seed is part of what it has learnt.
+        self._seed = context.seed if self.options.form == "sampled" else 0
+        self._threads = context.threads
         with limited_threads(context.threads):
             self._similarity = GeneSimilarity.build(
                 context.knowledge,
                 kind="cosine" if self.options.form == "weighted" else "shared",
                 n_factors=self.options.n_factors,
-                seed=context.seed,
             )
         self._observations = {}
         for task, table in tables.items():

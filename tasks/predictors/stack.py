@@ -84,9 +84,7 @@ class StackPredictor(Predictor):
 
         # One thread: the last bits of a product must not depend on how many there are.
         with limited_threads(1):
-            kernels = GeneKernels.build(
-                context.knowledge, n_factors=self.options.n_factors, seed=context.seed
-            )
+            kernels = GeneKernels.build(context.knowledge, n_factors=self.options.n_factors)
             self._kernels = LineKernels(kernels, self._sources, RidgeOptions())
         for task, rows in lines.items():
             with limited_threads(1):
@@ -94,7 +92,6 @@ class StackPredictor(Predictor):
                     rows,
                     self._kernels,
                     gene_strength=self.options.gene_strength,
-                    seed=context.seed,
                     step=step,
                 )
                 own = rows[OWN].drop_duplicates(["pert", "gene"])

@@ -81,7 +81,7 @@ def _description(name: str, summary: str) -> str:
     return " ".join(f"{part.strip().rstrip('.')}." for part in parts if part.strip())
 
 
-def tfidf_vectors(texts: Sequence[str], *, n_factors: int, seed: int) -> np.ndarray:
+def tfidf_vectors(texts: Sequence[str], *, n_factors: int) -> np.ndarray:
     """Vectors of texts without a model: tf-idf of words, then a truncated SVD, float32 (n_texts, n).
 
     Words of one text only are dropped; a text without words left is the zero vector. There are at most as
@@ -93,9 +93,11 @@ def tfidf_vectors(texts: Sequence[str], *, n_factors: int, seed: int) -> np.ndar
     least = 2 if len(texts) > 2 else 1
     words = TfidfVectorizer(sublinear_tf=True, min_df=least, stop_words="english").fit_transform(texts)
     factors = max(1, min(n_factors, min(words.shape) - 1))
+    # Singular vectors are no draw: the search for them starts alike whatever the run's seed.
+    svd = TruncatedSVD(factors, random_state=0)
     # It also divides by the variance there is, which is none where all texts are alike.
     with np.errstate(invalid="ignore"):
-        return TruncatedSVD(factors, random_state=seed).fit_transform(words).astype(np.float32)
+        return svd.fit_transform(words).astype(np.float32)
 
 
 def find_model(name: str, knowledge: Path | None) -> Path:

@@ -141,7 +141,7 @@ def retrieve(
     rows = rows.sort_values(["pert", "gene"], kind="stable")
     cells = Cells.build(Observations.build(rows, gene_strength=1.0))
     kind = "shared" if nearness == "shared" else "cosine"
-    similarity = GeneSimilarity.build(graph, kind=kind, seed=seed)
+    similarity = GeneSimilarity.build(graph, kind=kind)
     perts, genes = (pairs[column].to_numpy(dtype=str) for column in ("pert", "gene"))
     sides = sides_of(perts, genes, cells, similarity, neighbours=neighbours)
     parts, shared = _draw(perts, genes, cells, sides, budget, seed, by_pert=draw_for == "perturbation")

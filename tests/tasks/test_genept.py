@@ -125,7 +125,7 @@ def test_tfidf_keeps_the_cosines_of_words():
     ]
     words = TfidfVectorizer(sublinear_tf=True, min_df=2, stop_words="english").fit_transform(texts).toarray()
     # Three words are shared by two texts: with as many factors nothing is lost.
-    vectors = tfidf_vectors(texts, n_factors=50, seed=0)
+    vectors = tfidf_vectors(texts, n_factors=50)
     assert vectors.dtype == np.float32
     assert vectors.shape == (5, words.shape[1] - 1)
     left, values, right = np.linalg.svd(words, full_matrices=False)
@@ -332,7 +332,7 @@ def test_genes_without_text_get_the_mean_and_are_counted(folder):
     np.testing.assert_allclose(same.predict("de", pairs), predictor.predict("de", pairs), rtol=1e-6)
     assert predictor.counts == {"genes": 80, "without_summary": 2, "without_text": 1, "unknown": 1}
     texts, _ = gene_descriptions(folder, np.array(names))
-    known = tfidf_vectors(texts[:-1], n_factors=16, seed=3)
+    known = tfidf_vectors(texts[:-1], n_factors=16)
     mean = known.mean(axis=0)
     at = predictor._positions(np.array(["G79", "what", "OLD", "pair", "strangers"]))
     expected = np.stack([mean, mean, known[1], known[:2].mean(axis=0), mean])
