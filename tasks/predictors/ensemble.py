@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
@@ -73,6 +74,7 @@ class EnsemblePredictor(Predictor):
     name: ClassVar[str] = "ensemble"
     title: ClassVar[str] = "members weighed on held-out perturbations"
     options_type: ClassVar[type[EnsembleOptions]] = EnsembleOptions
+    seeded: bool = True
 
     def __init__(self, /, **options: Value):
         super().__init__(**options)
@@ -101,6 +103,15 @@ class EnsemblePredictor(Predictor):
         """Score each pair by its log odds."""
         checked_task(task, tuple(self._blends))
         return self._blends[task].log_odds(self._scores(task, pairs))
+
+    def further_inputs(self, knowledge: Path) -> dict[str, str]:
+        """Digests of what the members read."""
+        from tasks.predictors.registry import make_predictor
+
+        digests = {}
+        for name in self.options.names:
+            digests |= make_predictor(name).further_inputs(knowledge)
+        return digests
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the options, the weights, and each member's arrays under a name of its own."""

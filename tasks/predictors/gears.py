@@ -54,11 +54,12 @@ class GEARSPredictor(Predictor):
     name: ClassVar[str] = "gears"
     title: ClassVar[str] = "GEARS on the cells of the training perturbations"
     options_type: ClassVar[type[GEARSOptions]] = GEARSOptions
+    seeded: bool = True
+    uses_device: ClassVar[bool] = True
+    reads_cells: ClassVar[bool] = True
 
     def __init__(self, /, **options: Value):
         super().__init__(**options)
-        self.validation_scores: dict[str, pd.DataFrame] = {}
-        self.counts: dict[str, int] = {}
         self._tasks: tuple[str, ...] = ()
         self._threads = 1
         self._scores: GEARSScores | None = None
@@ -164,6 +165,7 @@ class GEARSPredictor(Predictor):
 
     def _validate(self, tables: Mapping[str, pd.DataFrame], held: np.ndarray) -> None:
         """Score the training rows of the perturbations whose cells were not learnt from."""
+        self.validation_scores = {}
         for task, table in tables.items():
             mine = table[(table["source"] == OWN) & table["pert"].isin(held)]
             if len(mine):

@@ -11,7 +11,10 @@ import numpy as np
 import pandas as pd
 from pydantic import BeforeValidator, Field
 
+from storage.embeddings import model_digest
 from storage.errors import InputError
+from storage.manifest import file_digest
+from tasks.knowledge.read import TEXT_TABLE
 from tasks.knowledge.symbols import SymbolIndex
 from tasks.predictors.arrays import options_from_state, options_state, symbols_from_state
 from tasks.predictors.options import Options, Value
@@ -85,7 +88,6 @@ class GenePTPredictor(Predictor):
 
     def __init__(self, /, **options: Value):
         super().__init__(**options)
-        self.counts: dict[str, int] = {}
         self._threads = 1
         self._symbols: SymbolIndex | None = None
         self._sets = np.empty(0, dtype="<U1")
@@ -117,6 +119,15 @@ class GenePTPredictor(Predictor):
         vectors, rows = self._features(pairs)
         with limited_threads(self._threads):
             return self._models[task].logits(vectors, rows)
+
+    def further_inputs(self, knowledge: Path) -> dict[str, str]:
+        """Digests of the genes' texts and of the model that embeds them."""
+        digests, texts = {}, knowledge / TEXT_TABLE
+        if texts.is_file():
+            digests["gene texts"] = file_digest(texts)
+        if self.options.embedding_model != TFIDF:
+            digests["text model"] = model_digest(find_model(self.options.embedding_model, knowledge))
+        return digests
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the options, every gene's vector and the regressions' weights."""

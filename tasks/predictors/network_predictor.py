@@ -24,20 +24,15 @@ class NetworkPredictor(Predictor):
 
     Direction and response are learnt together; with one task's rows only, the classes that task leaves
     open are learnt. The response's score is 1 - p(none), the direction's is p(up | down or up).
-
-    Attributes
-    ----------
-    validation_scores
-        After ``fit``: task to ``pert``, ``gene``, ``label``, ``score`` of the predicted line's rows that
-        were held out, as ``predict`` scores them; without tasks that have no such rows. Not part of the
-        state.
     """
 
     options_type: ClassVar[type[NetworkOptions]]
+    seeded: bool = True
+    uses_device: ClassVar[bool] = True
+    is_sized: ClassVar[bool] = True
 
     def __init__(self, /, **options: Value):
         super().__init__(**options)
-        self.validation_scores: dict[str, pd.DataFrame] = {}
         self._tasks: tuple[str, ...] = ()
         self._threads = 1
         self._named: NamedNodes | None = None

@@ -75,8 +75,22 @@ class Predictor(ABC):
         Name in the registry, and one line of what the method is.
     options_type, options
         The model of its options, and those in force.
+    seeded
+        Whether the outcome depends on the seed; the others are fitted once.
+    uses_device
+        Whether it can be trained on a GPU, by its option ``device``.
+    reads_cells
+        Whether it learns from the cells of a screen.
+    is_sized
+        Whether it is one of the networks of the published grid, by its options ``layers`` and ``hidden``.
     history
         One mapping of metrics per epoch; empty for methods without epochs.
+    counts
+        After ``fit``: what was read and what was missing, by name; empty for those who have nothing to say.
+    validation_scores
+        After ``fit``, for those who hold out training perturbations to choose by: task to ``pert``, ``gene``,
+        ``label``, ``score`` of the predicted line's rows that were held out, as ``predict`` scores them;
+        without tasks that have no such rows. None for the others. Not part of the state.
 
     Raises
     ------
@@ -87,10 +101,16 @@ class Predictor(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     options_type: ClassVar[type[Options]] = Options
+    seeded: bool = False
+    uses_device: ClassVar[bool] = False
+    reads_cells: ClassVar[bool] = False
+    is_sized: ClassVar[bool] = False
 
     def __init__(self, /, **options: Value):
         self.options = self.options_type.checked(self.name, options)
         self.history: list[dict[str, float]] = []
+        self.counts: dict[str, int] = {}
+        self.validation_scores: dict[str, pd.DataFrame] | None = None
 
     @abstractmethod
     def fit(self, tables: Mapping[str, pd.DataFrame], context: Context) -> Self:
@@ -110,6 +130,13 @@ class Predictor(ABC):
     def parameters(self) -> dict[str, Value]:
         """Return the options in force."""
         return self.options.as_dict()
+
+    def further_inputs(self, knowledge: Path) -> dict[str, str]:
+        """Digests, by role, of what it reads beside the tables, the graph and the cells.
+
+        ``knowledge`` is the folder that the graph is read from.
+        """
+        return {}
 
     @abstractmethod
     def state(self) -> dict[str, np.ndarray]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from storage.errors import InputError
 from tasks.predictors.ensemble import EnsemblePredictor
 from tasks.predictors.gat import GATPredictor
@@ -34,18 +32,18 @@ PREDICTORS: dict[str, type[Predictor]] = {
     )
 }
 
-#: Networks of the published grid.
-NETWORKS = ("mlp", "gat")
-#: Predictors that can be trained on a GPU.
-ON_DEVICE = frozenset({"mlp", "gat", "gears"})
-#: Predictors that learn from the cells of a screen.
-ON_EXPRESSION = frozenset({"gears"})
-_SEEDED = frozenset({"stack", "ensemble", "mlp", "gat", "gears"})
 
+def predictor_class(name: str) -> type[Predictor]:
+    """The predictor of that name.
 
-def is_seeded(name: str, options: Mapping[str, object]) -> bool:
-    """Whether a predictor's outcome depends on the seed; the others are fitted once."""
-    return name in _SEEDED or (name == "retrieval" and options.get("form") == "sampled")
+    Raises
+    ------
+    InputError
+        If there is none, listing those that there are.
+    """
+    if name not in PREDICTORS:
+        raise InputError("predictor", [f"no predictor {name!r}; allowed are {', '.join(PREDICTORS)}"])
+    return PREDICTORS[name]
 
 
 def make_predictor(name: str, /, **options: Value) -> Predictor:
@@ -56,6 +54,4 @@ def make_predictor(name: str, /, **options: Value) -> Predictor:
     InputError
         If no predictor has that name; if options are unknown or not allowed, listing all of them.
     """
-    if name not in PREDICTORS:
-        raise InputError("predictor", [f"no predictor {name!r}; allowed are {', '.join(PREDICTORS)}"])
-    return PREDICTORS[name](**options)
+    return predictor_class(name)(**options)

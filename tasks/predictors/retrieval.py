@@ -53,6 +53,7 @@ class RetrievalPredictor(Predictor):
 
     def __init__(self, /, **options: Value):
         super().__init__(**options)
+        self.seeded = self.options.form == "sampled"
         self._seed, self._threads = 0, 1
         self._observations: dict[str, Observations] = {}
         self._similarity: GeneSimilarity | None = None
@@ -61,7 +62,7 @@ class RetrievalPredictor(Predictor):
         """Arrange the observations and make the genes' vectors."""
         tables = checked_tables(tables)
         # The weighted form draws nothing, so no seed is part of what it has learnt.
-        self._seed = context.seed if self.options.form == "sampled" else 0
+        self._seed = context.seed if self.seeded else 0
         self._threads = context.threads
         with limited_threads(context.threads):
             self._similarity = GeneSimilarity.build(

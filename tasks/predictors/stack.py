@@ -63,6 +63,7 @@ class StackPredictor(Predictor):
     name: ClassVar[str] = "stack"
     title: ClassVar[str] = "gradient boosting over out-of-fold retrieval scores"
     options_type: ClassVar[type[StackOptions]] = StackOptions
+    seeded: bool = True
 
     def __init__(self, /, **options: Value):
         super().__init__(**options)

@@ -34,9 +34,8 @@ def validation_scores(
     dict
         Task to ``pert``, ``gene``, ``label``, ``score``; without tasks that have no rows on either side.
     """
-    own = getattr(fitted, "validation_scores", None)
-    if own is not None:
-        return own
+    if fitted.validation_scores is not None:
+        return fitted.validation_scores
     tables = checked_tables(tables)
     held = held_out_perturbations(tables)
     asked = {task: rows[_of(rows, held)] for task, rows in tables.items()}

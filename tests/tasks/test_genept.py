@@ -19,8 +19,9 @@ from sklearn.preprocessing import StandardScaler
 
 from storage.embeddings import EmbeddingStore, model_digest
 from storage.errors import InputError, StorageError
+from storage.manifest import file_digest
 from tasks.knowledge import KnowledgeGraph, SymbolIndex
-from tasks.predictors import text_embeddings
+from tasks.predictors import genept, make_predictor, text_embeddings
 from tasks.predictors.genept import GenePTPredictor
 from tasks.predictors.pair_regression import PairRegression
 from tasks.predictors.protocol import Context
@@ -376,6 +377,19 @@ def test_state_keeps_all_that_predict_needs(folder):
         assert np.isfinite(expected).all()
         for other in (again, loaded):
             assert other.predict(task, pairs).tobytes() == expected.tobytes()
+
+
+def test_what_is_read_beside_the_graph_is_told_by_digest(folder, monkeypatch):
+    """Of an ensemble it is what its members read."""
+    texts = file_digest(folder / "gene_text.parquet")
+    assert make_predictor("kernel").further_inputs(folder) == {}
+    assert GenePTPredictor(embedding_model="tfidf").further_inputs(folder) == {"gene texts": texts}
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text("{}")
+    told = {"gene texts": texts, "text model": model_digest(folder / "model")}
+    assert GenePTPredictor(embedding_model=folder / "model").further_inputs(folder) == told
+    monkeypatch.setattr(genept, "find_model", lambda name, knowledge: folder / "model")
+    assert make_predictor("ensemble", members="prior,genept").further_inputs(folder) == told
 
 
 def test_bad_options_and_models_are_refused(folder):

@@ -20,7 +20,6 @@ from tasks.predictors.gene_kernels import GeneKernels
 from tasks.predictors.kernel_ridge import KernelRidge, RidgeOptions, pert_kernel
 from tasks.predictors.lines import Programmes
 from tasks.predictors.observations import Observations
-from tasks.predictors.registry import is_seeded
 
 N_GROUPS = 4
 OPTIONS = {
@@ -206,9 +205,10 @@ def test_who_says_that_it_has_no_seed_has_none(name, options, graph, tmp_path):
     rows, outcomes = write_tables(tmp_path, graph, lambda y: y), []
     for seed in (0, 7):
         model, _ = fit(request_for(name, tmp_path, seed=seed, **options), lambda *_: None)
+        seeded = model.seeded
         state = {key: np.asarray(values).tobytes() for key, values in model.state().items()}
         outcomes.append((state, model.predict("de", rows[["pert", "gene"]]).tobytes()))
-    assert (outcomes[0] != outcomes[1]) == is_seeded(name, options)
+    assert (outcomes[0] != outcomes[1]) == seeded
 
 
 @pytest.mark.parametrize("name", [name for name in PREDICTORS if name != "gears"])
