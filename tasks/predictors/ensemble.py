@@ -12,11 +12,13 @@ import pandas as pd
 from pydantic import Field, field_validator
 
 from storage.errors import InputError
+from tasks.predictors.arrays import part_of_state
 from tasks.predictors.boosting import log_odds
 from tasks.predictors.ensemble_weights import Blend
 from tasks.predictors.options import Options, Value
 from tasks.predictors.prior import PriorPredictor
 from tasks.predictors.protocol import OWN, TASKS, Context, Predictor, checked_tables, checked_task
+from tasks.predictors.splits import rows_of_perturbations
 
 # The gene's rate is always beside the members, so that their weights answer for the rest.
 RATE = PriorPredictor
@@ -86,14 +88,14 @@ class EnsemblePredictor(Predictor):
         """Weigh the members on held-out perturbations, then fit them on all rows."""
         tables = checked_tables(tables)
         held = self._held_out(tables, context.seed)
-        outside = {task: rows[~_of(rows, held)] for task, rows in tables.items()}
+        outside = {task: rows[~rows_of_perturbations(rows, held)] for task, rows in tables.items()}
         empty = [task for task, rows in outside.items() if not (rows["source"] == OWN).any()]
         if empty:
             raise InputError("ensemble", [f"{', '.join(empty)}: too few perturbations to hold any out"])
         self._fit_members(outside, context, "members, for their weights")
         self._blends = {}
         for task, rows in tables.items():
-            asked = rows[_of(rows, held)]
+            asked = rows[rows_of_perturbations(rows, held)]
             scores = self._scores(task, asked[["pert", "gene"]])
             self._blends[task] = Blend.fit(scores, asked["label"].to_numpy())
         self._fit_members(tables, context, "members")
@@ -116,8 +118,8 @@ class EnsemblePredictor(Predictor):
     def state(self) -> dict[str, np.ndarray]:
         """Return the options, the weights, and each member's arrays under a name of its own."""
         state = {name: np.array(value) for name, value in self.parameters().items()}
-        for at, member in enumerate([self._rate, *self._members]):
-            state |= {f"member{at}/{name}": values for name, values in member.state().items()}
+        for number, member in enumerate([self._rate, *self._members]):
+            state |= {f"member{number}/{name}": values for name, values in member.state().items()}
         for task, blend in self._blends.items():
             state |= blend.state(task)
         return state
@@ -130,10 +132,8 @@ class EnsemblePredictor(Predictor):
         predictor = cls(members=state["members"].item(), held_out=state["held_out"].item())
         types = [RATE, *(PREDICTORS[name] for name in predictor.options.names)]
         fitted = []
-        for at, kind in enumerate(types):
-            prefix = f"member{at}/"
-            own = {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
-            fitted.append(kind.from_state(own))
+        for number, member_type in enumerate(types):
+            fitted.append(member_type.from_state(part_of_state(f"member{number}/", state)))
         predictor._rate, *predictor._members = fitted
         predictor._blends = {
             task: Blend.from_state(task, state) for task in TASKS if f"{task}_weights" in state
@@ -150,10 +150,10 @@ class EnsemblePredictor(Predictor):
         self._rate = RATE().fit(tables, context)
         self._members = []
         names = self.options.names
-        for at, name in enumerate(names):
-            own = replace(context, seed=context.seed + at)
-            self._members.append(make_predictor(name).fit(tables, own))
-            context.progress(unit, at + 1, len(names))
+        for number, name in enumerate(names):
+            with_own_seed = replace(context, seed=context.seed + number)
+            self._members.append(make_predictor(name).fit(tables, with_own_seed))
+            context.progress(unit, number + 1, len(names))
 
     def _scores(self, task: str, pairs: pd.DataFrame) -> np.ndarray:
         """Log odds of the rate, then the members' scores, float64 [n_pairs, 1 + n_members]."""
@@ -168,8 +168,3 @@ class EnsemblePredictor(Predictor):
             raise InputError("ensemble", [f"three perturbations of the line are needed; found {len(perts)}"])
         count = max(1, round(self.options.held_out * len(perts)))
         return np.random.default_rng([seed, 4]).permutation(perts)[:count]
-
-
-def _of(rows: pd.DataFrame, perts: np.ndarray) -> np.ndarray:
-    """Rows of the line itself that are of some perturbations."""
-    return ((rows["source"] == OWN) & rows["pert"].isin(perts)).to_numpy()

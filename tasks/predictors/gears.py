@@ -10,7 +10,12 @@ import numpy as np
 import pandas as pd
 
 from storage.errors import InputError
-from tasks.predictors.arrays import options_from_state, options_state
+from tasks.predictors.arrays import (
+    history_from_state,
+    history_state,
+    options_from_state,
+    options_state,
+)
 from tasks.predictors.gears_cells import TrainingCells, read_training_cells
 from tasks.predictors.gears_graph import GOGraph
 from tasks.predictors.gears_options import GEARSOptions
@@ -114,12 +119,9 @@ class GEARSPredictor(Predictor):
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the options, the network's weights and graphs, and what its output is measured by."""
-        columns = sorted({key for row in self.history for key in row})
-        history = [[row.get(column, np.nan) for column in columns] for row in self.history]
         state = options_state(self.parameters()) | self._scores.state()
         state |= {"tasks": np.array(self._tasks, dtype=str), "threads": np.array(self._threads)}
-        state["history_columns"] = np.array(columns, dtype=str)
-        return state | {"history": np.array(history, dtype=np.float64)}
+        return state | history_state(self.history)
 
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
@@ -127,8 +129,7 @@ class GEARSPredictor(Predictor):
         predictor = cls(**options_from_state(state))
         predictor._tasks = tuple(task for task in TASKS if task in state["tasks"])
         predictor._threads = int(state["threads"])
-        columns = state["history_columns"].tolist()
-        predictor.history = [dict(zip(columns, row, strict=True)) for row in state["history"].tolist()]
+        predictor.history = history_from_state(state)
         predictor._scores = GEARSScores.from_state(state)
         return predictor
 
@@ -148,11 +149,11 @@ class GEARSPredictor(Predictor):
         )
         nodes = graph.node_of(context.knowledge.resolve(cells.perts))
         usable = (nodes >= 0) | (cells.perts == "")
-        found = len(np.unique(cells.perts)) - 1
+        with_cells = len(np.unique(cells.perts[cells.perts != ""]))
         self.counts = {
             "cells": int(usable.sum()),
             "perturbations": len(np.unique(nodes[nodes >= 0])),
-            "without_cells": len(perts) - found,
+            "without_cells": len(perts) - with_cells,
             "without_go_terms": len(np.unique(cells.perts[~usable])),
             "genes": len(cells.genes),
             "genes_not_measured": len(np.setdiff1d(genes, cells.genes)),
@@ -195,8 +196,8 @@ def _check(context: Context, graph: GOGraph, rows: pd.DataFrame) -> None:
 
 def _with_cells(held: np.ndarray, nodes: np.ndarray, seed: int) -> np.ndarray:
     """Held-out nodes with cells, one more drawn if there is none: the best epoch is chosen by them."""
-    there = np.unique(nodes[nodes >= 0])
-    held = np.intersect1d(held, there)
-    if not len(held) or len(held) == len(there):
-        held = np.random.default_rng([seed, 6]).permutation(there)[:1]
+    with_cells = np.unique(nodes[nodes >= 0])
+    held = np.intersect1d(held, with_cells)
+    if not len(held) or len(held) == len(with_cells):
+        held = np.random.default_rng([seed, 6]).permutation(with_cells)[:1]
     return held

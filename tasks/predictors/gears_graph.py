@@ -9,6 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from tasks.knowledge.graph import KnowledgeGraph
+from tasks.knowledge.lookup import sorted_positions
 
 if TYPE_CHECKING:
     import torch
@@ -62,10 +63,7 @@ class GOGraph:
 
     def node_of(self, genes: np.ndarray) -> np.ndarray:
         """Node of each position in the knowledge graph, int64; -1 for genes without GO terms and for -1."""
-        if not len(self.genes):
-            return np.full(len(genes), -1)
-        at = np.minimum(np.searchsorted(self.genes, genes), len(self.genes) - 1)
-        return np.where(self.genes[at] == genes, at, -1)
+        return sorted_positions(self.genes, genes)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The links as the package's network takes them: ``G_go`` (2, n_links) and ``G_go_weight``."""

@@ -10,8 +10,9 @@ from typing import Self
 import numpy as np
 from scipy import sparse
 
+from tasks.knowledge.lookup import sorted_positions
 from tasks.knowledge.symbols import SymbolIndex
-from tasks.predictors.arrays import csr_from_state, csr_state, symbols_from_state
+from tasks.predictors.arrays import csr_from_state, csr_state, part_of_state, symbols_from_state
 from tasks.predictors.gears_package import TrainedGEARS
 from tasks.predictors.gears_prediction import predicted_change
 
@@ -73,7 +74,7 @@ class GEARSScores:
         spread = np.where(spread > 1e-6, spread, np.inf)
         names = sorted(sets)
         members = np.array([np.isin(measured, list(sets[name])) for name in names], dtype=np.float64)
-        made = cls(
+        scores = cls(
             trained,
             hidden,
             symbols,
@@ -84,8 +85,8 @@ class GEARSScores:
             sparse.csr_array(members.reshape(-1, len(measured))),
             {},
         )
-        scaled = made._scaled(learnt)
-        return replace(made, neutral={"de": np.abs(scaled).mean(axis=0), "dir": scaled.mean(axis=0)})
+        scaled = scores._scaled(learnt)
+        return replace(scores, neutral={"de": np.abs(scaled).mean(axis=0), "dir": scaled.mean(axis=0)})
 
     def scores(self, task: str, perts: np.ndarray, genes: np.ndarray) -> np.ndarray:
         """Scores of every perturbation with every gene, float64 (n_perts, n_genes)."""
@@ -99,9 +100,7 @@ class GEARSScores:
 
     def nodes(self, perts: np.ndarray) -> np.ndarray:
         """Node of each perturbation, int64; -1 where it cannot be encoded."""
-        genes = self.symbols.resolve(perts)
-        at = np.minimum(np.searchsorted(self.node_genes, genes), len(self.node_genes) - 1)
-        return np.where(self.node_genes[at] == genes, at, -1)
+        return sorted_positions(self.node_genes, self.symbols.resolve(perts))
 
     def _scaled(self, nodes: np.ndarray) -> np.ndarray:
         change = predicted_change(self.trained, nodes, hidden=self.hidden)
@@ -109,13 +108,12 @@ class GEARSScores:
 
     def _asked(self, names: np.ndarray) -> sparse.csr_array:
         """Which measured genes make up each name, (n_names, n_genes): rows sum to 1, or to 0 if none do."""
-        is_set = np.isin(names, self.sets)
-        at = np.minimum(np.searchsorted(self.measured, names), len(self.measured) - 1)
-        genes = np.flatnonzero(~is_set & (self.measured[at] == names))
-        sets = np.searchsorted(self.sets, names[is_set])
-        plain = _ones(genes, at[genes], (len(names), len(self.measured)))
-        chosen = _ones(np.flatnonzero(is_set), sets, (len(names), len(self.sets))) @ self.members
-        parts = plain + chosen
+        gene, in_sets = sorted_positions(self.measured, names), sorted_positions(self.sets, names)
+        is_set = np.flatnonzero(in_sets >= 0)
+        is_gene = np.flatnonzero((gene >= 0) & (in_sets < 0))
+        genes = _ones(is_gene, gene[is_gene], (len(names), len(self.measured)))
+        members = _ones(is_set, in_sets[is_set], (len(names), len(self.sets))) @ self.members
+        parts = genes + members
         return sparse.diags_array(1 / np.maximum(parts.sum(axis=1), 1)) @ parts
 
     def state(self) -> dict[str, np.ndarray]:
@@ -129,18 +127,13 @@ class GEARSScores:
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
         """Build the scores whose ``state`` lies in ``state``."""
-
-        def part(prefix: str) -> dict[str, np.ndarray]:
-            return {
-                key.removeprefix(prefix): np.asarray(state[key]) for key in state if key.startswith(prefix)
-            }
-
+        weights, graphs = part_of_state("weights_", state), part_of_state("graphs_", state)
         return cls(
-            trained=TrainedGEARS(part("weights_"), part("graphs_"), []),
+            trained=TrainedGEARS(weights, graphs, []),
             hidden=int(state["hidden"]),
             symbols=symbols_from_state(state),
             members=csr_from_state("members", state),
-            neutral=part("neutral_"),
+            neutral=part_of_state("neutral_", state),
             **{name: np.asarray(state[name]) for name in PLAIN},
         )
 

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import numpy as np
 import pandas as pd
 
-from tasks.predictors.arrays import options_from_state, options_state, symbols_from_state
+from tasks.predictors.arrays import (
+    history_from_state,
+    history_state,
+    options_from_state,
+    options_state,
+    part_of_state,
+    symbols_from_state,
+)
 from tasks.predictors.network_options import NetworkOptions
 from tasks.predictors.network_rows import NamedNodes, PairRows
 from tasks.predictors.options import Value
@@ -73,25 +80,17 @@ class NetworkPredictor(Predictor):
         state = options_state(self.parameters())
         state |= {f"head_{name}": value for name, value in self._head.items()}
         state |= {"tasks": np.array(self._tasks, dtype=str), "threads": np.array(self._threads)}
-        columns = sorted({key for row in self.history for key in row})
-        history = [[row.get(column, np.nan) for column in columns] for row in self.history]
-        state["history_columns"] = np.array(columns, dtype=str) if columns else np.empty(0, "<U1")
-        state["history"] = np.array(history, dtype=np.float64)
+        state |= history_state(self.history)
         return state | self._named.symbols.state() | {"extra": self._named.extra, "vectors": self._vectors}
 
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
         """Build the fitted predictor from its arrays."""
-
-        def part(prefix: str) -> dict[str, np.ndarray]:
-            return {key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
-
         predictor = cls(**options_from_state(state))
         predictor._tasks = tuple(task for task in TASKS if task in state["tasks"])
         predictor._threads = int(state["threads"])
         predictor._named = NamedNodes(symbols_from_state(state), np.asarray(state["extra"]))
         predictor._vectors = np.asarray(state["vectors"])
-        predictor._head = {name: np.asarray(value) for name, value in part("head_").items()}
-        columns = state["history_columns"].tolist()
-        predictor.history = [dict(zip(columns, row, strict=True)) for row in state["history"].tolist()]
+        predictor._head = part_of_state("head_", state)
+        predictor.history = history_from_state(state)
         return predictor

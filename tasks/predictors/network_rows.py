@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from tasks.knowledge.lookup import sorted_positions
 from tasks.knowledge.symbols import SymbolIndex
 from tasks.predictors.protocol import OWN
 from tasks.predictors.splits import draw_perturbations
@@ -133,9 +134,5 @@ class NamedNodes:
     def find(self, names: np.ndarray) -> np.ndarray:
         """Node of each name, int64 [n]; the unknown one where neither symbols nor training rows have it."""
         names, n_genes = np.asarray(names, dtype=str), len(self.symbols.genes)
-        node = np.full(len(names), self.count - 1, dtype=np.int64)
-        if len(self.extra):
-            at = np.minimum(np.searchsorted(self.extra, names), len(self.extra) - 1)
-            node = np.where(self.extra[at] == names, n_genes + at, node)
-        resolved = self.symbols.resolve(names)
-        return np.where(resolved >= 0, resolved, node)
+        extra, gene = sorted_positions(self.extra, names), self.symbols.resolve(names)
+        return np.where(gene >= 0, gene, np.where(extra >= 0, n_genes + extra, self.count - 1))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tasks.knowledge.lookup import sorted_positions
 from tasks.predictors.observations import Observations
 from tasks.predictors.similarity import GeneSimilarity, same_names
 
@@ -68,8 +69,7 @@ class Cells:
     def find(self, pert: np.ndarray, gene: np.ndarray) -> np.ndarray:
         """Cell of each (perturbation, gene) position, -1 where it was not observed or a position is -1."""
         key = pert * len(self.genes) + gene
-        at = np.minimum(np.searchsorted(self.keys, key), len(self.keys) - 1)
-        return np.where((pert >= 0) & (gene >= 0) & (self.keys[at] == key), at, -1)
+        return np.where((pert >= 0) & (gene >= 0), sorted_positions(self.keys, key), -1)
 
 
 def sampled_scores(
