@@ -98,15 +98,17 @@ class BoostedTrees:
     def state(self, prefix: str) -> dict[str, np.ndarray]:
         """Return each model's text as bytes, uint8."""
         return {
-            f"{prefix}_model{at}": np.frombuffer(text.encode(), dtype=np.uint8)
-            for at, text in enumerate(self.models)
+            f"{prefix}_model{number}": np.frombuffer(text.encode(), dtype=np.uint8)
+            for number, text in enumerate(self.models)
         }
 
     @classmethod
     def from_state(cls, prefix: str, state: Mapping[str, np.ndarray]) -> Self:
         """Build the models whose ``state`` lies in ``state``."""
         count = sum(key.startswith(f"{prefix}_model") for key in state)
-        return cls(tuple(np.asarray(state[f"{prefix}_model{at}"]).tobytes().decode() for at in range(count)))
+        return cls(
+            tuple(np.asarray(state[f"{prefix}_model{number}"]).tobytes().decode() for number in range(count))
+        )
 
 
 def log_odds(rates: np.ndarray) -> np.ndarray:

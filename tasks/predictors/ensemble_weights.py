@@ -52,8 +52,8 @@ class Blend:
             return float(value), slope
 
         bounds = [(None, None)] + [(0, None)] * count
-        found = minimize(loss, np.zeros(count + 1), jac=True, method="L-BFGS-B", bounds=bounds)
-        return cls(float(found.x[0]), found.x[1:], mean, deviation)
+        optimum = minimize(loss, np.zeros(count + 1), jac=True, method="L-BFGS-B", bounds=bounds)
+        return cls(float(optimum.x[0]), optimum.x[1:], mean, deviation)
 
     def log_odds(self, scores: np.ndarray) -> np.ndarray:
         """Log odds of each row of ``scores``, float64 [n]."""

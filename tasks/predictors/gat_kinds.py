@@ -57,15 +57,16 @@ class LinkKinds:
         kinds[OTHER] = of_genes & ~np.any(list(kinds.values()), axis=0)
         names, relation = np.unique(knowledge.term_relations, return_inverse=True)
         relation_of_node = np.append(np.full(first_term, -1), relation)
-        heard = np.where(to == source, -1, relation_of_node[source])
-        told = np.where(to == source, -1, relation_of_node[to])
-        for at, name in enumerate(names.tolist()):
-            kinds[name], kinds[f"turned {name}"] = heard == at, told == at
+        relation_heard = np.where(to == source, -1, relation_of_node[source])
+        relation_told = np.where(to == source, -1, relation_of_node[to])
+        for number, name in enumerate(names.tolist()):
+            kinds[name] = relation_heard == number
+            kinds[f"turned {name}"] = relation_told == number
         if len(kinds) > MOST:
             raise InputError("gat", [f"edge_types tells at most {MOST} kinds of links; found {len(kinds)}"])
         bits = np.zeros(len(to), dtype=np.int64)
-        for at, mask in enumerate(kinds.values()):
-            bits |= mask.astype(np.int64) << at
+        for bit, mask in enumerate(kinds.values()):
+            bits |= mask.astype(np.int64) << bit
         types, value = np.unique(bits, return_inverse=True)
         parts = types[:, None] >> np.arange(len(kinds)) & 1
         typed = sparse.csr_array((value.astype(np.int32), links.indices, links.indptr), shape=links.shape)

@@ -115,12 +115,12 @@ def _draw(
     """Rows of ``cells`` to learn from, in file order; a draw depends on its own perturbation's cells only."""
     of_pert = cells[~cells["control"]].groupby("perturbation").indices
     treated = np.flatnonzero(~cells["control"].to_numpy())
-    found = {"": np.flatnonzero(cells["control"].to_numpy())}
-    found |= {name: treated[of_pert[name]] for name in sorted(set(perts)) if name in of_pert}
+    cells_of = {"": np.flatnonzero(cells["control"].to_numpy())}
+    cells_of |= {name: treated[of_pert[name]] for name in sorted(set(perts)) if name in of_pert}
     parts = [pd.DataFrame({"perturbation": []}, dtype=object)]
-    for name, at in found.items():
-        if len(at) >= LEAST_CELLS:
-            drawn = np.random.default_rng([seed, 5, *name.encode()]).permutation(at)
+    for name, rows in cells_of.items():
+        if len(rows) >= LEAST_CELLS:
+            drawn = np.random.default_rng([seed, 5, *name.encode()]).permutation(rows)
             drawn = drawn[: most_cells if name else most_controls]
             parts.append(pd.DataFrame({"perturbation": name}, index=drawn))
     return pd.concat(parts).sort_index()

@@ -152,19 +152,19 @@ class GenePTPredictor(Predictor):
         """Vectors of genes, then of sets, then the mean of those with a text, float32 (n, n_dimensions)."""
         genes = context.knowledge.genes
         texts, n_summaries = gene_descriptions(context.folder, genes)
-        told = np.array([bool(text) for text in texts])
+        has_text = np.array([bool(text) for text in texts])
         is_gene = ~np.isin(genes, self._sets)
         self.counts = {
             "genes": int(is_gene.sum()),
             "without_summary": int(is_gene.sum()) - n_summaries,
-            "without_text": int((is_gene & ~told).sum()),
+            "without_text": int((is_gene & ~has_text).sum()),
         }
-        if not told.any():
+        if not has_text.any():
             raise InputError(str(context.folder), ["no gene of the graph has a text"])
         known = self._text_vectors([text for text in texts if text], context)
         mean = known.mean(axis=0, dtype=np.float64).astype(np.float32)
         vectors = np.repeat(mean[None], len(genes), axis=0)
-        vectors[told] = known
+        vectors[has_text] = known
         rows = [vectors]
         for name in self._sets.tolist():
             members = context.knowledge.resolve(context.sets[name])
@@ -196,9 +196,9 @@ class GenePTPredictor(Predictor):
     def _positions(self, names: np.ndarray) -> np.ndarray:
         """Row of ``_vectors`` of each name; names that are neither set nor gene get the last one."""
         n_genes, last = len(self._symbols.genes), len(self._vectors) - 1
-        sets = {name: n_genes + at for at, name in enumerate(self._sets.tolist())}
+        sets = {name: n_genes + number for number, name in enumerate(self._sets.tolist())}
         genes = self._symbols.resolve(names)
         genes = np.where(genes >= 0, genes, last)
         return np.array(
-            [sets.get(str(name), at) for name, at in zip(names, genes, strict=True)], dtype=np.int64
+            [sets.get(str(name), gene) for name, gene in zip(names, genes, strict=True)], dtype=np.int64
         )

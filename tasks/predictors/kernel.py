@@ -76,12 +76,12 @@ class KernelPredictor(Predictor):
 
         # One thread: the last bits of a product must not depend on how many there are.
         with limited_threads(1):
-            kernels = GeneKernels.build(
+            gene_kernels = GeneKernels.build(
                 context.knowledge,
                 sources=self._sources,
                 n_factors=self.options.n_factors,
             )
-            self._kernels = LineKernels(kernels, self._sources, self.options)
+            self._kernels = LineKernels(gene_kernels, self._sources, self.options)
             self._models = {
                 task: LineModels.fit(
                     rows,
@@ -100,7 +100,7 @@ class KernelPredictor(Predictor):
         genes, column = np.unique(pairs["gene"].to_numpy(dtype=str), return_inverse=True)
         models, kernels = self._models[task], self._kernels
         with limited_threads(1):
-            near = kernels.kernels.by_source[ALL]
+            near = kernels.gene_kernels.by_source[ALL]
             scores = weighted_scores(perts, genes, models.own.observations, near, Weights())
             kernel = kernels.kernel(perts, models.own.ridge.perts, models.taught(kernels, perts))
             scores += kernels.scores(models.own, kernel, genes)
@@ -116,7 +116,7 @@ class KernelPredictor(Predictor):
     def state(self) -> dict[str, np.ndarray]:
         """Return the options, the genes' vectors, the observations and the regressions' weights."""
         state = options_state(self.parameters())
-        state |= self._kernels.kernels.state() | {"tasks": np.array(list(self._models), dtype=str)}
+        state |= self._kernels.gene_kernels.state() | {"tasks": np.array(list(self._models), dtype=str)}
         for task, models in self._models.items():
             state |= models.state(task)
         return state
@@ -125,8 +125,8 @@ class KernelPredictor(Predictor):
     def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
         """Build the fitted predictor from its arrays."""
         predictor = cls(**options_from_state(state))
-        kernels = GeneKernels.from_state(state)
-        predictor._kernels = LineKernels(kernels, predictor._sources, predictor.options)
+        gene_kernels = GeneKernels.from_state(state)
+        predictor._kernels = LineKernels(gene_kernels, predictor._sources, predictor.options)
         for task in (task for task in TASKS if task in state["tasks"]):
             predictor._models[task] = LineModels.from_state(task, state, predictor._kernels)
         return predictor

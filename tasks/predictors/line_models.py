@@ -75,9 +75,9 @@ class LineModels:
     def state(self, prefix: str) -> dict[str, np.ndarray]:
         """Return the arrays, their names starting with ``prefix``."""
         state = self.own.state(f"{prefix}_own") | {f"{prefix}_n_others": np.array(len(self.others))}
-        for at, line in enumerate(self.others):
-            state |= line.state(f"{prefix}_other{at}")
-            state[f"{prefix}_basis{at}"] = self.programmes.bases[at]
+        for number, line in enumerate(self.others):
+            state |= line.state(f"{prefix}_other{number}")
+            state[f"{prefix}_basis{number}"] = self.programmes.bases[number]
         if self.learnt is not None:
             state[f"{prefix}_learnt_perts"] = self.learnt.perts
             state[f"{prefix}_learnt_vectors"] = self.learnt.vectors
@@ -88,10 +88,10 @@ class LineModels:
         """Build the lines whose ``state`` lies in ``state``."""
         count = int(state[f"{prefix}_n_others"])
         own = Line.from_state(f"{prefix}_own", state, kernels.options)
-        others = [Line.from_state(f"{prefix}_other{at}", state, kernels.options) for at in range(count)]
+        others = [Line.from_state(f"{prefix}_other{n}", state, kernels.options) for n in range(count)]
         if not others:
             return cls(own, (), None, None)
-        programmes = Programmes(tuple(np.asarray(state[f"{prefix}_basis{at}"]) for at in range(count)))
+        programmes = Programmes(tuple(np.asarray(state[f"{prefix}_basis{n}"]) for n in range(count)))
         vectors = np.asarray(state[f"{prefix}_learnt_vectors"])
         learnt = Learnt(np.asarray(state[f"{prefix}_learnt_perts"]), vectors)
         return cls(own, tuple(others), programmes, learnt)

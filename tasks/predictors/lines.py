@@ -109,7 +109,7 @@ class LineKernels:
 
     Parameters
     ----------
-    kernels
+    gene_kernels
         Similarities of genes.
     sources
         Those whose mean is the similarity of perturbations.
@@ -117,8 +117,8 @@ class LineKernels:
         The regressions' options.
     """
 
-    def __init__(self, kernels: GeneKernels, sources: tuple[str, ...], options: RidgeOptions):
-        self.kernels, self.sources, self.options = kernels, sources, options
+    def __init__(self, gene_kernels: GeneKernels, sources: tuple[str, ...], options: RidgeOptions):
+        self.gene_kernels, self.sources, self.options = gene_kernels, sources, options
 
     def fit_line(
         self, name: str, rows: pd.DataFrame, *, gene_strength: float, learnt: Learnt | None = None
@@ -126,18 +126,18 @@ class LineKernels:
         """Arrange one line's rows as observations and fit the regression on them."""
         observations = Observations.build(rows.assign(source=OWN), gene_strength=gene_strength)
         kernel = self.kernel(observations.perts, observations.perts, learnt)
-        vectors = self.kernels.vectors(observations.genes, self.options.gene_factors)
+        vectors = self.gene_kernels.vectors(observations.genes, self.options.gene_factors)
         return Line(name, observations, KernelRidge.fit(observations, kernel, vectors, self.options))
 
     def kernel(self, perts: np.ndarray, others: np.ndarray, learnt: Learnt | None = None) -> np.ndarray:
         """The perturbations' part of the regressions' kernel, float32 [n_perts, n_others]."""
-        similarity = self.kernels.mixed(perts, others, self.sources)
+        similarity = self.gene_kernels.mixed(perts, others, self.sources)
         by_programme = None if learnt is None else learnt.between(perts, others)
         return pert_kernel(similarity, perts, others, self.options, learnt=by_programme)
 
     def scores(self, line: Line, kernel: np.ndarray, genes: np.ndarray) -> np.ndarray:
         """The line's regression for perturbations with that ``kernel`` to the line's, and any genes."""
-        return line.ridge.scores(kernel, genes, self.kernels.vectors(genes, self.options.gene_factors))
+        return line.ridge.scores(kernel, genes, self.gene_kernels.vectors(genes, self.options.gene_factors))
 
     def responses(self, others: Sequence[Line], perts: np.ndarray) -> list[np.ndarray]:
         """What perturbations would do to all genes of each other line, float32 [n_perts, n_genes] each."""
@@ -164,10 +164,10 @@ class Learnt:
 
     def between(self, perts: np.ndarray, others: np.ndarray) -> np.ndarray:
         """Cosine of the vectors, 0 where it is negative; all names must be among ``perts``."""
-        at, other = np.searchsorted(self.perts, perts), np.searchsorted(self.perts, others)
-        return np.maximum(self.vectors[at] @ self.vectors[other].T, 0)
+        rows, columns = np.searchsorted(self.perts, perts), np.searchsorted(self.perts, others)
+        return np.maximum(self.vectors[rows] @ self.vectors[columns].T, 0)
 
     def joined(self, other: Learnt) -> Learnt:
         """With the vectors of further perturbations."""
-        perts, at = np.unique(np.concatenate([self.perts, other.perts]), return_index=True)
-        return Learnt(perts, np.vstack([self.vectors, other.vectors])[at])
+        perts, first = np.unique(np.concatenate([self.perts, other.perts]), return_index=True)
+        return Learnt(perts, np.vstack([self.vectors, other.vectors])[first])

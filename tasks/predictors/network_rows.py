@@ -65,7 +65,7 @@ class PairRows:
         return cls(
             pert=rows["pert"].to_numpy(dtype=str),
             gene=rows["gene"].to_numpy(dtype=str),
-            line=rows["source"].map({line: at for at, line in enumerate(lines)}).to_numpy(np.int64),
+            line=rows["source"].map({line: number for number, line in enumerate(lines)}).to_numpy(np.int64),
             possible=possible,
             true=true,
             de=de,
@@ -122,9 +122,9 @@ class NamedNodes:
     @classmethod
     def build_seen(cls, names: np.ndarray, symbols: SymbolIndex) -> NamedNodes:
         """Nodes for the training rows' ``names`` only; ``symbols`` tells which of them are the same gene."""
-        at = symbols.resolve(names)
+        gene = symbols.resolve(names)
         aliases = zip(symbols.aliases.tolist(), symbols.genes[symbols.alias_genes].tolist(), strict=True)
-        return cls.build(names, SymbolIndex.build(symbols.genes[at[at >= 0]].tolist(), dict(aliases)))
+        return cls.build(names, SymbolIndex.build(symbols.genes[gene[gene >= 0]].tolist(), dict(aliases)))
 
     @property
     def count(self) -> int:

@@ -136,17 +136,17 @@ def validate(network: Network, rows: PairRows, held: np.ndarray) -> dict[str, fl
         return {}
     network.train(False)
     pairs = network.pairs
-    at = torch.from_numpy(held).to(pairs.pert.device)
+    rows_held = torch.from_numpy(held).to(pairs.pert.device)
     with torch.inference_mode():
         vectors = network.encoder(*network.inputs)
-        logits = network.head(vectors, pairs.pert[at], pairs.gene[at], pairs.line[at])
+        logits = network.head(vectors, pairs.pert[rows_held], pairs.gene[rows_held], pairs.line[rows_held])
     scores = class_scores(logits)
     metrics = {}
     for task, label in (("de", rows.de[held]), ("dir", rows.direction[held])):
-        given = label >= 0
-        if given.any() and 0 < label[given].mean() < 1:
+        known = label >= 0
+        if known.any() and 0 < label[known].mean() < 1:
             metrics[f"validation_{task}_auprc"] = float(
-                average_precision_score(label[given], scores[task][given])
+                average_precision_score(label[known], scores[task][known])
             )
     return metrics
 

@@ -79,8 +79,8 @@ class PairRegression:
         problem = _Problem(pert, gene, rows, label, mean, scale, strength)
         options = {"maxiter": MOST_STEPS, "gtol": 1e-6, "ftol": 1e-12}
         start = np.zeros(3 * len(mean) + 1)
-        found = minimize(problem.loss, start, jac=True, method="L-BFGS-B", options=options)
-        *weights, intercept = problem.unpacked(found.x)
+        optimum = minimize(problem.loss, start, jac=True, method="L-BFGS-B", options=options)
+        *weights, intercept = problem.unpacked(optimum.x)
         return cls(pert_mean, pert_scale, gene_mean, gene_scale, *weights, np.asarray(intercept))
 
     def logits(self, vectors: Pair, rows: Pair) -> np.ndarray:

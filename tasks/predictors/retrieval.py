@@ -13,7 +13,7 @@ from tasks.predictors.arrays import options_from_state, options_state
 from tasks.predictors.observations import Observations
 from tasks.predictors.options import Value
 from tasks.predictors.protocol import TASKS, Context, Predictor, checked_tables, checked_task
-from tasks.predictors.sampled_retrieval import Cells, sampled_scores
+from tasks.predictors.sampled_retrieval import ObservedPairs, sampled_scores
 from tasks.predictors.similarity import GeneSimilarity
 from tasks.predictors.threads import limited_threads
 from tasks.predictors.weighted_retrieval import Weights, weighted_scores
@@ -86,7 +86,7 @@ class RetrievalPredictor(Predictor):
                 return sampled_scores(
                     perts,
                     genes,
-                    Cells.build(observations),
+                    ObservedPairs.build(observations),
                     self._similarity,
                     neighbours=self.options.neighbours,
                     budget=self.options.budget,

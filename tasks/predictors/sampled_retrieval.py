@@ -21,21 +21,21 @@ CATEGORIES = (
 
 
 @dataclass(frozen=True)
-class Cells:
-    """Observed pairs of one task, cell lines pooled: cell (i, j) is perturbation i with gene j.
+class ObservedPairs:
+    """Observed pairs of one task, cell lines pooled.
 
     Attributes
     ----------
     perts, genes
         Names, sorted.
     keys
-        int64 [n_cells], sorted: ``i * n_genes + j``.
+        int64 [n_observed], sorted: ``i * n_genes + j`` for perturbation i with gene j.
     outcome
-        float64 [n_cells]: mean label of the pair over the lines it was seen in.
+        float64 [n_observed]: mean label of the pair over the lines it was seen in.
     by_gene
-        int64 [n_cells]: cells in order of gene, then perturbation.
+        int64 [n_observed]: positions of the pairs in order of gene, then perturbation.
     pert_start, gene_start
-        Where each perturbation's cells start in ``keys``, and each gene's in ``by_gene``.
+        Where each perturbation's pairs start in ``keys``, and each gene's in ``by_gene``.
     """
 
     perts: np.ndarray
@@ -47,14 +47,14 @@ class Cells:
     gene_start: np.ndarray
 
     @classmethod
-    def build(cls, observations: Observations) -> Cells:
+    def build(cls, observations: Observations) -> ObservedPairs:
         """Pool the rows of the observations that share a perturbation."""
         perts, row_pert = np.unique(observations.perts, return_inverse=True)
         labels = observations.labels.tocoo()
         n_genes = len(observations.genes)
         key = row_pert[labels.row].astype(np.int64) * n_genes + labels.col
-        keys, cell = np.unique(key, return_inverse=True)
-        outcome = np.bincount(cell, weights=labels.data) / np.bincount(cell)
+        keys, place = np.unique(key, return_inverse=True)
+        outcome = np.bincount(place, weights=labels.data) / np.bincount(place)
         gene = keys % n_genes
         return cls(
             perts=perts,
@@ -67,7 +67,7 @@ class Cells:
         )
 
     def find(self, pert: np.ndarray, gene: np.ndarray) -> np.ndarray:
-        """Cell of each (perturbation, gene) position, -1 where it was not observed or a position is -1."""
+        """Position of each (perturbation, gene), -1 where it was not observed or one of the two is -1."""
         key = pert * len(self.genes) + gene
         return np.where((pert >= 0) & (gene >= 0), sorted_positions(self.keys, key), -1)
 
@@ -75,7 +75,7 @@ class Cells:
 def sampled_scores(
     perts: np.ndarray,
     genes: np.ndarray,
-    cells: Cells,
+    observed: ObservedPairs,
     similarity: GeneSimilarity,
     *,
     neighbours: int,
@@ -97,17 +97,22 @@ def sampled_scores(
 
     Notes
     -----
-    Where one side is "any", draws are with replacement from all cells of the other side.
+    Where one side is "any", draws are with replacement from all pairs of the other side.
     """
-    sides = sides_of(perts, genes, cells, similarity, neighbours=neighbours)
-    drawn = np.concatenate(draw_observations(perts, genes, cells, sides, budget=budget, seed=seed), axis=1)
+    sides = sides_of(perts, genes, observed, similarity, neighbours=neighbours)
+    drawn = np.concatenate(draw_observations(perts, genes, observed, sides, budget=budget, seed=seed), axis=1)
     count = (drawn >= 0).sum(axis=1)
-    total = np.where(drawn >= 0, cells.outcome[drawn], 0).sum(axis=1)
-    return np.where(count > 0, total / np.maximum(count, 1), cells.outcome.mean())
+    total = np.where(drawn >= 0, observed.outcome[drawn], 0).sum(axis=1)
+    return np.where(count > 0, total / np.maximum(count, 1), observed.outcome.mean())
 
 
 def sides_of(
-    perts: np.ndarray, genes: np.ndarray, cells: Cells, similarity: GeneSimilarity, *, neighbours: int
+    perts: np.ndarray,
+    genes: np.ndarray,
+    observed: ObservedPairs,
+    similarity: GeneSimilarity,
+    *,
+    neighbours: int,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Positions among the observed perturbations and genes that are near to each pair's two, and the same.
 
@@ -118,7 +123,7 @@ def sides_of(
         -1 where there is none.
     """
     sides = {}
-    for side, names, known in (("pert", perts, cells.perts), ("gene", genes, cells.genes)):
+    for side, names, known in (("pert", perts, observed.perts), ("gene", genes, observed.genes)):
         unique, row = np.unique(names, return_inverse=True)
         near, same = _near_and_same(unique, known, similarity, neighbours)
         sides[side] = {"near": near[row], "same": same[row]}
@@ -128,71 +133,75 @@ def sides_of(
 def draw_observations(
     perts: np.ndarray,
     genes: np.ndarray,
-    cells: Cells,
+    observed: ObservedPairs,
     sides: dict[str, dict[str, np.ndarray]],
     *,
     budget: int,
     seed: int,
     categories: tuple | None = None,
 ) -> list[np.ndarray]:
-    """Draw up to ``budget`` cells of each category for each pair: int64 [n_pairs, <= budget] each, -1 = none.
+    """Draw up to ``budget`` observed pairs of each category for each pair.
 
-    ``categories`` are `CATEGORIES` unless given.
+    Positions, int64 [n_pairs, <= budget] a category, -1 = none. ``categories`` are `CATEGORIES` unless given.
     The pair's two names, the category's number and ``seed`` settle every draw.
     """
     words = _question_words(perts, genes, seed)
     return [
-        _draw_cells(cells, sides, category, budget, _mix(words + np.uint64(number)))
+        _draw_of_category(observed, sides, category, budget, _mix(words + np.uint64(number)))
         for number, category in enumerate(CATEGORIES if categories is None else categories)
     ]
 
 
-def _draw_cells(cells: Cells, sides: dict, category: tuple, budget: int, words: np.ndarray) -> np.ndarray:
-    """Draw up to ``budget`` cells of one category for each pair, [n_pairs, budget], -1 where none."""
+def _draw_of_category(
+    observed: ObservedPairs, sides: dict, category: tuple, budget: int, words: np.ndarray
+) -> np.ndarray:
+    """Draw up to ``budget`` observed pairs of one category for each pair, [n_pairs, budget], -1 = none."""
     if any("any" in kinds for kinds in category):
-        spans = [_spans(cells, sides, *kinds) for kinds in category]
+        spans = [_spans(observed, sides, *kinds) for kinds in category]
         starts, lengths = (np.concatenate(parts, axis=1) for parts in zip(*spans, strict=True))
-        return _draw_from_spans(cells, starts, lengths, budget, words)
-    candidates = np.concatenate([_candidates(cells, sides, *kinds) for kinds in category], axis=1)
+        return _draw_from_spans(observed, starts, lengths, budget, words)
+    candidates = np.concatenate([_candidates(observed, sides, *kinds) for kinds in category], axis=1)
     order = _mix(words[:, None] + _steps(candidates.shape[1]))
     order[candidates < 0] = np.iinfo(np.uint64).max
     chosen = np.argsort(order, axis=1, kind="stable")[:, :budget]
     return np.take_along_axis(candidates, chosen, axis=1)
 
 
-def _candidates(cells: Cells, sides: dict, pert_kind: str, gene_kind: str) -> np.ndarray:
-    """Cells of every combination of a pair's perturbations and genes of these kinds, [n_pairs, n]."""
+def _candidates(observed: ObservedPairs, sides: dict, pert_kind: str, gene_kind: str) -> np.ndarray:
+    """Observed pairs of every combination of a pair's perturbations and genes of these kinds [n_pairs, n]."""
     pert, gene = sides["pert"][pert_kind], sides["gene"][gene_kind]
-    found = cells.find(pert[:, :, None], gene[:, None, :])
-    return found.reshape(len(pert), -1)
+    positions = observed.find(pert[:, :, None], gene[:, None, :])
+    return positions.reshape(len(pert), -1)
 
 
-def _spans(cells: Cells, sides: dict, pert_kind: str, gene_kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """Start and length of the runs of cells that a pair's perturbations, or genes, of a kind have.
+def _spans(
+    observed: ObservedPairs, sides: dict, pert_kind: str, gene_kind: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Start and length of the runs of observed pairs that a pair's perturbations, or genes, of a kind have.
 
-    Starts of genes' runs are counted on from the last cell, to tell ``by_gene`` from ``keys``.
+    Starts of genes' runs are counted on from the last pair, to tell ``by_gene`` from ``keys``.
     """
     if gene_kind == "any":
-        at, start, shift = sides["pert"][pert_kind], cells.pert_start, 0
+        position, start, shift = sides["pert"][pert_kind], observed.pert_start, 0
     else:
-        at, start, shift = sides["gene"][gene_kind], cells.gene_start, len(cells.keys)
-    length = np.where(at >= 0, start[at + 1] - start[at], 0)
-    return start[at] + shift, length
+        position, start, shift = sides["gene"][gene_kind], observed.gene_start, len(observed.keys)
+    length = np.where(position >= 0, start[position + 1] - start[position], 0)
+    return start[position] + shift, length
 
 
 def _draw_from_spans(
-    cells: Cells, starts: np.ndarray, lengths: np.ndarray, budget: int, words: np.ndarray
+    observed: ObservedPairs, starts: np.ndarray, lengths: np.ndarray, budget: int, words: np.ndarray
 ) -> np.ndarray:
     ends = np.cumsum(lengths, axis=1)
     total = ends[:, -1]
-    cell_of = np.concatenate([np.arange(len(cells.keys)), cells.by_gene])
+    position_of = np.concatenate([np.arange(len(observed.keys)), observed.by_gene])
     drawn = np.full((len(words), budget), -1, dtype=np.int64)
     some = np.flatnonzero(total > 0)
     for step in range(budget):
         pick = (_mix(words[some] + _steps(budget)[step]) % total[some].astype(np.uint64)).astype(np.int64)
         span = (ends[some] <= pick[:, None]).sum(axis=1)
         before = ends[some, span] - lengths[some, span]
-        drawn[some, step] = cell_of[starts[some, span] + pick - before]
+        drawn[some, step] = position_of[starts[some, span] + pick - before]
     return drawn
 
 
@@ -201,12 +210,12 @@ def _near_and_same(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Positions in ``known`` of each name's near genes [n, neighbours] and of itself [n, 1]; -1 = none."""
     shared = similarity.between(names, known)
-    at, column = same_names(names, known)
-    shared[at, column] = 0
+    row, column = same_names(names, known)
+    shared[row, column] = 0
     near = np.argsort(-shared, axis=1, kind="stable")[:, :neighbours].astype(np.int64)
     near[np.take_along_axis(shared, near, axis=1) <= 0] = -1
     same = np.full((len(names), 1), -1, dtype=np.int64)
-    same[at, 0] = column
+    same[row, 0] = column
     return near, same
 
 

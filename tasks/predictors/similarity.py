@@ -99,15 +99,15 @@ class GeneSimilarity:
         negative. The same name is 1 (``cosine``) whether or not the graph knows it; to anything else a
         gene unknown to the graph is 0.
         """
-        at, other = self.symbols.resolve(names), self.symbols.resolve(others)
+        gene, other = self.symbols.resolve(names), self.symbols.resolve(others)
         known = np.flatnonzero(other >= 0)
         similarity = np.zeros((len(names), len(others)), dtype=np.float32)
         columns = sparse.csc_array(self.links[other[known]].T)
         for start in range(0, len(names), BLOCK):
-            rows = start + np.flatnonzero(at[start : start + BLOCK] >= 0)
-            block = (self.links[at[rows]] @ columns).toarray()
+            rows = start + np.flatnonzero(gene[start : start + BLOCK] >= 0)
+            block = (self.links[gene[rows]] @ columns).toarray()
             if self.factors.shape[1]:
-                block = (block + self.factors[at[rows]] @ self.factors[other[known]].T) / 2
+                block = (block + self.factors[gene[rows]] @ self.factors[other[known]].T) / 2
             similarity[np.ix_(rows, known)] = np.maximum(block, 0)
         if self.factors.shape[1]:
             same, column = same_names(names, others)
@@ -116,8 +116,8 @@ class GeneSimilarity:
 
     def vectors(self, names: np.ndarray, count: int) -> np.ndarray:
         """The first ``count`` factors of each name, float32 [n_names, count]; 0 where it is unknown."""
-        at = self.symbols.resolve(names)
-        return np.where(at[:, None] >= 0, self.factors[at][:, :count], np.float32(0))
+        gene = self.symbols.resolve(names)
+        return np.where(gene[:, None] >= 0, self.factors[gene][:, :count], np.float32(0))
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the arrays ``from_state`` needs."""
@@ -163,10 +163,10 @@ def _with_members(partners: sparse.csr_array, knowledge: KnowledgeGraph) -> spar
     single = np.flatnonzero(~knowledge.is_set)
     rows, columns, shares = [single], [single], [np.ones(len(single))]
     for name, members in knowledge.members.items():
-        at = knowledge.resolve(members)
-        rows.append(np.full(len(at), knowledge.resolve([name])[0]))
-        columns.append(at)
-        shares.append(np.full(len(at), 1 / len(at)))
+        genes = knowledge.resolve(members)
+        rows.append(np.full(len(genes), knowledge.resolve([name])[0]))
+        columns.append(genes)
+        shares.append(np.full(len(genes), 1 / len(genes)))
     cells = (np.concatenate(shares).astype(np.float32), (np.concatenate(rows), np.concatenate(columns)))
     return sparse.csr_array(partners + sparse.csr_array(cells, shape=partners.shape))
 

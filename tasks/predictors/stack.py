@@ -85,8 +85,8 @@ class StackPredictor(Predictor):
 
         # One thread: the last bits of a product must not depend on how many there are.
         with limited_threads(1):
-            kernels = GeneKernels.build(context.knowledge, n_factors=self.options.n_factors)
-            self._kernels = LineKernels(kernels, self._sources, RidgeOptions())
+            gene_kernels = GeneKernels.build(context.knowledge, n_factors=self.options.n_factors)
+            self._kernels = LineKernels(gene_kernels, self._sources, RidgeOptions())
         for task, rows in lines.items():
             with limited_threads(1):
                 self._models[task] = LineModels.fit(
@@ -122,7 +122,7 @@ class StackPredictor(Predictor):
     def state(self) -> dict[str, np.ndarray]:
         """Return the options, the genes' vectors, each line's observations and regression, and the trees."""
         state = options_state(self.parameters())
-        state |= self._kernels.kernels.state() | {"threads": np.array(self._threads)}
+        state |= self._kernels.gene_kernels.state() | {"threads": np.array(self._threads)}
         state["tasks"] = np.array(list(self._models), dtype=str)
         for task, models in self._models.items():
             state |= models.state(task) | self._boosted[task].state(task)
@@ -133,8 +133,8 @@ class StackPredictor(Predictor):
         """Build the fitted predictor from its arrays."""
         predictor = cls(**options_from_state(state))
         predictor._threads = int(state["threads"])
-        kernels = GeneKernels.from_state(state)
-        predictor._kernels = LineKernels(kernels, predictor._sources, RidgeOptions())
+        gene_kernels = GeneKernels.from_state(state)
+        predictor._kernels = LineKernels(gene_kernels, predictor._sources, RidgeOptions())
         for task in (task for task in TASKS if task in state["tasks"]):
             predictor._boosted[task] = BoostedTrees.from_state(task, state)
             predictor._models[task] = LineModels.from_state(task, state, predictor._kernels)
@@ -148,7 +148,7 @@ class StackPredictor(Predictor):
         """Features of all pairs, made for some perturbations at a time, in the pairs' order."""
         perts, row = np.unique(pairs["pert"].to_numpy(dtype=str), return_inverse=True)
         blocks = range(-(-len(perts) // BLOCK))
-        parts = [features_of(pairs[row // BLOCK == at], models, self._kernels) for at in blocks]
+        parts = [features_of(pairs[row // BLOCK == block], models, self._kernels) for block in blocks]
         return pd.concat(parts).loc[pairs.index]
 
     def _out_of_fold(

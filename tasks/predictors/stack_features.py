@@ -58,7 +58,7 @@ def features_of(pairs: pd.DataFrame, models: LineModels, kernels: LineKernels) -
     """
     asked = Asked.build(pairs)
     learnt = models.taught(kernels, asked.perts)
-    features = own_features(asked, models.own, kernels, learnt) | pair_features(asked, kernels.kernels)
+    features = own_features(asked, models.own, kernels, learnt) | pair_features(asked, kernels.gene_kernels)
     if models.others:
         by_line = [other_features(asked, line, kernels) for line in models.others]
         features |= features_of_lines(features["ridge"], by_line)
@@ -72,9 +72,9 @@ def own_features(
     """Features from the line's own observations: rates, the regression, retrieval by each similarity."""
     observations = line.observations
     features = _rates(asked, observations) | ridge_features(asked, line, kernels, learnt)
-    retrieval = Retrieval.build(asked, observations, kernels.kernels)
-    for source in kernels.kernels.sources:
-        near = kernels.kernels.by_source[source].between(asked.perts, observations.perts)
+    retrieval = Retrieval.build(asked, observations, kernels.gene_kernels)
+    for source in kernels.gene_kernels.sources:
+        near = kernels.gene_kernels.by_source[source].between(asked.perts, observations.perts)
         if source == ALL:
             ordered = np.sort(near, axis=1)
             features["nearest"] = ordered[asked.row, -1]
@@ -172,7 +172,7 @@ def features_of_lines(
 
     A tree asks one line at a time, and a pair was observed in few of them: together they say more.
     """
-    features = {f"line{at}_{name}": x for at, line in enumerate(by_line) for name, x in line.items()}
+    features = {f"line{number}_{name}": x for number, line in enumerate(by_line) for name, x in line.items()}
     together = {name: np.stack([line[name] for line in by_line]) for name in by_line[0]}
     for name in ("ridge", "ridge_strength", "rate", "response", "outcome"):
         known = ~np.isnan(together[name])
@@ -198,8 +198,8 @@ def pair_features(asked: Asked, kernels: GeneKernels) -> dict[str, np.ndarray]:
         features[f"{source}_gene_links"] = count[kernels.symbols.resolve(asked.genes)][asked.column]
     pert = kernels.vectors(asked.perts, PERT_FACTORS)
     gene = kernels.vectors(asked.genes, GENE_FACTORS)
-    features |= {f"pert_factor{at}": values[asked.row] for at, values in enumerate(pert.T)}
-    return features | {f"gene_factor{at}": values[asked.column] for at, values in enumerate(gene.T)}
+    features |= {f"pert_factor{n}": values[asked.row] for n, values in enumerate(pert.T)}
+    return features | {f"gene_factor{n}": values[asked.column] for n, values in enumerate(gene.T)}
 
 
 def _rates(asked: Asked, observations: Observations) -> dict[str, np.ndarray]:
@@ -215,8 +215,8 @@ def _rates(asked: Asked, observations: Observations) -> dict[str, np.ndarray]:
 def _places(names: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Position of each name (no repeats) among ``known`` (no repeats), int64; -1 where it is not there."""
     places = np.full(len(names), -1, dtype=np.int64)
-    at, column = same_names(names, known)
-    places[at] = column
+    row, column = same_names(names, known)
+    places[row] = column
     return places
 
 

@@ -149,11 +149,14 @@ def model_vectors(
     """
     store = EmbeddingStore(Path(cache).expanduser(), model_digest(model))
     different = sorted(set(texts))
-    found = dict(zip(different, store.find(different), strict=True))
-    missing = [text for text in different if found[text] is None]
+    vector_of = dict(zip(different, store.find(different), strict=True))
+    missing = [text for text in different if vector_of[text] is None]
     if missing:
         log.info(
-            "embedding %d texts with %s; %d are known", len(missing), model.name, len(found) - len(missing)
+            "embedding %d texts with %s; %d are known",
+            len(missing),
+            model.name,
+            len(vector_of) - len(missing),
         )
         with deterministic_torch(threads, seed=0, strict=False):
             encoder = _load(model)
@@ -161,9 +164,9 @@ def model_vectors(
                 block = missing[first : first + BLOCK_TEXTS]
                 vectors = encoder.encode(block, batch_size=1, show_progress_bar=False, convert_to_numpy=True)
                 store.add(block, vectors)
-                found |= dict(zip(block, np.asarray(vectors, dtype=np.float32), strict=True))
+                vector_of |= dict(zip(block, np.asarray(vectors, dtype=np.float32), strict=True))
                 progress("texts", first + len(block), len(missing))
-    return np.stack([found[text] for text in texts])
+    return np.stack([vector_of[text] for text in texts])
 
 
 def _load(model: Path):

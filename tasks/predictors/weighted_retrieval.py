@@ -66,8 +66,8 @@ def weighted_scores(
     pert_weight = np.asarray(of_pert.sum(axis=1)).ravel()
     offset = np.divide(of_pert @ response, pert_weight, out=np.zeros(len(perts)), where=pert_weight > 0)
     base = np.full(len(genes), observations.overall)
-    at, column = same_names(genes, observations.genes)
-    base[at] = observations.base[column]
+    row, column = same_names(genes, observations.genes)
+    base[row] = observations.base[column]
     return base + total / (weight + weights.shrinkage) + weights.response * offset[:, None]
 
 

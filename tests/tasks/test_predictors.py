@@ -17,7 +17,7 @@ from tasks.knowledge import KnowledgeGraph, SymbolIndex, read_knowledge
 from tasks.predictors import PREDICTORS, Context, Predictor, make_predictor
 from tasks.predictors.observations import Observations
 from tasks.predictors.protocol import checked_tables
-from tasks.predictors.sampled_retrieval import Cells, sampled_scores
+from tasks.predictors.sampled_retrieval import ObservedPairs, sampled_scores
 from tasks.predictors.similarity import GeneSimilarity
 from tasks.predictors.weighted_retrieval import Weights, weighted_scores
 
@@ -29,7 +29,7 @@ OPTIONS = {
     "retrieval": {"n_factors": 8, "near_perts": 6, "near_genes": 4},
     "stack": {"n_factors": 8, "folds": 3, "models": 2, "rounds": 5},
 }
-# GenePT needs texts and GEARS cells: they are held to the same in tests of their own.
+# GenePT needs texts and GEARS observed: they are held to the same in tests of their own.
 NAMES = sorted(set(PREDICTORS) - {"genept", "gears"})
 
 
@@ -325,7 +325,7 @@ def test_sampled_retrieval_with_a_budget_for_all_is_the_mean_of_each_category(gr
     """With room for every candidate the first two categories are exhaustive: the mean is exact."""
     table = checked_tables(small_tables())["de"]
     table = table[table["source"] == "own"]
-    cells = Cells.build(Observations.build(table, gene_strength=1))
+    observed = ObservedPairs.build(Observations.build(table, gene_strength=1))
     similarity = GeneSimilarity.build(graph, kind="shared")
     shared, names = shared_neighbours(graph), graph.genes.tolist()
     outcome = {(r.pert, r.gene): r.label for r in table.itertuples()}
@@ -348,7 +348,7 @@ def test_sampled_retrieval_with_a_budget_for_all_is_the_mean_of_each_category(gr
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sampled_retrieval, "CATEGORIES", sampled_retrieval.CATEGORIES[:2])
             score = sampled_scores(
-                np.array([pert]), np.array([gene]), cells, similarity, neighbours=3, budget=100, seed=0
+                np.array([pert]), np.array([gene]), observed, similarity, neighbours=3, budget=100, seed=0
             )
         assert score[0] == pytest.approx(np.mean(found))
 
@@ -356,22 +356,22 @@ def test_sampled_retrieval_with_a_budget_for_all_is_the_mean_of_each_category(gr
 def test_sampled_draws_come_from_the_right_cells(graph):
     """A pair's draws must not depend on the other pairs, and must reach all of a gene's observations."""
     table = checked_tables(small_tables())["de"]
-    cells = Cells.build(Observations.build(table, gene_strength=1))
+    observed = ObservedPairs.build(Observations.build(table, gene_strength=1))
     similarity = GeneSimilarity.build(graph, kind="shared")
     perts, genes = np.repeat(["g30", "g31", "g32"], 14), np.tile([f"g{i}" for i in range(15, 29)], 3)
     options = {"neighbours": 3, "budget": 5, "seed": 7}
-    together = sampled_scores(perts, genes, cells, similarity, **options)
+    together = sampled_scores(perts, genes, observed, similarity, **options)
     alone = [
-        sampled_scores(perts[[i]], genes[[i]], cells, similarity, **options)[0] for i in range(len(perts))
+        sampled_scores(perts[[i]], genes[[i]], observed, similarity, **options)[0] for i in range(len(perts))
     ]
     np.testing.assert_array_equal(together, alone)
     # A perturbation without neighbours and a gene seen once: its one observation, or near genes', is all.
     lone = table[(table["gene"] == "not in the graph") & (table["source"] == "own")]
-    cells = Cells.build(Observations.build(lone, gene_strength=1))
+    observed = ObservedPairs.build(Observations.build(lone, gene_strength=1))
     many = sampled_scores(
         np.array(["never seen"]),
         np.array(["not in the graph"]),
-        cells,
+        observed,
         similarity,
         **{**options, "budget": 4000},
     )
