@@ -13,12 +13,12 @@ from pydantic import Field, field_validator
 
 from storage.errors import InputError
 from tasks.predictors.arrays import part_of_state
-from tasks.predictors.boosting import log_odds
-from tasks.predictors.ensemble_weights import Blend
 from tasks.predictors.options import Options, Value
 from tasks.predictors.prior import PriorPredictor
 from tasks.predictors.protocol import OWN, TASKS, Context, Predictor, checked_tables, checked_task
 from tasks.predictors.splits import rows_of_perturbations
+from tasks.predictors.stacking.boosting import log_odds
+from tasks.predictors.stacking.ensemble_weights import Blend
 
 # The gene's rate is always beside the members, so that their weights answer for the rest.
 RATE = PriorPredictor

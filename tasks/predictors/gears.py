@@ -16,11 +16,11 @@ from tasks.predictors.arrays import (
     options_from_state,
     options_state,
 )
-from tasks.predictors.gears_cells import TrainingCells, read_training_cells
-from tasks.predictors.gears_graph import GOGraph
-from tasks.predictors.gears_options import GEARSOptions
-from tasks.predictors.gears_package import load_package, package_is_installed, train_gears
-from tasks.predictors.gears_scores import GEARSScores
+from tasks.predictors.gears_model.cells import TrainingCells, read_training_cells
+from tasks.predictors.gears_model.graph import GOGraph
+from tasks.predictors.gears_model.options import GEARSOptions
+from tasks.predictors.gears_model.package import load_package, package_is_installed, train_gears
+from tasks.predictors.gears_model.scores import GEARSScores
 from tasks.predictors.options import Value
 from tasks.predictors.protocol import OWN, TASKS, Context, Predictor, checked_tables, checked_task
 from tasks.predictors.splits import held_out_perturbations

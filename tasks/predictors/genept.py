@@ -18,9 +18,8 @@ from tasks.knowledge.read import TEXT_TABLE
 from tasks.knowledge.symbols import SymbolIndex
 from tasks.predictors.arrays import options_from_state, options_state, symbols_from_state
 from tasks.predictors.options import Options, Value
-from tasks.predictors.pair_regression import PairRegression
 from tasks.predictors.protocol import TASKS, Context, Predictor, checked_tables, checked_task
-from tasks.predictors.text_embeddings import (
+from tasks.predictors.texts.embeddings import (
     DEFAULT_MODEL,
     TFIDF,
     find_model,
@@ -28,6 +27,7 @@ from tasks.predictors.text_embeddings import (
     model_vectors,
     tfidf_vectors,
 )
+from tasks.predictors.texts.pair_regression import PairRegression
 from tasks.predictors.threads import limited_threads
 
 log = logging.getLogger(__name__)

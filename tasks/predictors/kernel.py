@@ -10,14 +10,14 @@ import pandas as pd
 from pydantic import Field
 
 from tasks.predictors.arrays import options_from_state, options_state
-from tasks.predictors.gene_kernels import ALL, GeneKernels
-from tasks.predictors.kernel_ridge import RidgeOptions
-from tasks.predictors.line_models import LineModels
-from tasks.predictors.lines import LineKernels, by_line
+from tasks.predictors.kernels.gene_kernels import ALL, GeneKernels
+from tasks.predictors.kernels.kernel_ridge import RidgeOptions
+from tasks.predictors.kernels.line_models import LineModels
+from tasks.predictors.kernels.lines import LineKernels, by_line
+from tasks.predictors.kernels.weighted_retrieval import Weights, weighted_scores
 from tasks.predictors.options import Value
 from tasks.predictors.protocol import TASKS, Context, Predictor, checked_tables, checked_task
 from tasks.predictors.threads import limited_threads
-from tasks.predictors.weighted_retrieval import Weights, weighted_scores
 
 
 class KernelOptions(RidgeOptions):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from tasks.predictors.network_options import NetworkOptions
-from tasks.predictors.network_predictor import NetworkPredictor
-from tasks.predictors.network_rows import NamedNodes, PairRows
+from tasks.predictors.networks.options import NetworkOptions
+from tasks.predictors.networks.predictor import NetworkPredictor
+from tasks.predictors.networks.rows import NamedNodes, PairRows
 from tasks.predictors.protocol import Context
 
 if TYPE_CHECKING:
-    from tasks.predictors.mlp_encoding import TableEncoding
+    from tasks.predictors.networks.mlp_encoding import TableEncoding
 
 
 class MLPPredictor(NetworkPredictor):
@@ -38,7 +38,7 @@ class MLPPredictor(NetworkPredictor):
 
     def encoding(self, rows: PairRows, context: Context) -> TableEncoding:
         """Encode nodes by their embedding and feed-forward layers."""
-        from tasks.predictors.mlp_encoding import TableEncoding
+        from tasks.predictors.networks.mlp_encoding import TableEncoding
 
         # Of the knowledge only the other names of genes are used.
         named = NamedNodes.build_seen(rows.names, context.knowledge.symbols)

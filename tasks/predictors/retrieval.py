@@ -10,13 +10,13 @@ import pandas as pd
 from pydantic import Field
 
 from tasks.predictors.arrays import options_from_state, options_state
-from tasks.predictors.observations import Observations
+from tasks.predictors.kernels.observations import Observations
+from tasks.predictors.kernels.sampled_retrieval import ObservedPairs, sampled_scores
+from tasks.predictors.kernels.similarity import GeneSimilarity
+from tasks.predictors.kernels.weighted_retrieval import Weights, weighted_scores
 from tasks.predictors.options import Value
 from tasks.predictors.protocol import TASKS, Context, Predictor, checked_tables, checked_task
-from tasks.predictors.sampled_retrieval import ObservedPairs, sampled_scores
-from tasks.predictors.similarity import GeneSimilarity
 from tasks.predictors.threads import limited_threads
-from tasks.predictors.weighted_retrieval import Weights, weighted_scores
 
 
 class RetrievalOptions(Weights):

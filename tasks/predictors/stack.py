@@ -11,14 +11,14 @@ from pydantic import Field
 
 from storage.errors import InputError
 from tasks.predictors.arrays import options_from_state, options_state
-from tasks.predictors.boosting import BoostedTrees, BoostingOptions
-from tasks.predictors.gene_kernels import ALL, GeneKernels
-from tasks.predictors.kernel_ridge import RidgeOptions
-from tasks.predictors.line_models import LineModels
-from tasks.predictors.lines import LineKernels, by_line
+from tasks.predictors.kernels.gene_kernels import ALL, GeneKernels
+from tasks.predictors.kernels.kernel_ridge import RidgeOptions
+from tasks.predictors.kernels.line_models import LineModels
+from tasks.predictors.kernels.lines import LineKernels, by_line
 from tasks.predictors.options import Value
 from tasks.predictors.protocol import OWN, TASKS, Context, Predictor, checked_tables, checked_task
-from tasks.predictors.stack_features import features_of
+from tasks.predictors.stacking.boosting import BoostedTrees, BoostingOptions
+from tasks.predictors.stacking.stack_features import features_of
 from tasks.predictors.threads import limited_threads
 
 # Perturbations whose features are made at once: their scores for all genes stay below ~100 MB.

@@ -12,10 +12,10 @@ import pandas as pd
 
 from storage.atomic import atomic_path
 from tasks.knowledge.graph import KnowledgeGraph
-from tasks.predictors.observations import Observations
+from tasks.predictors.kernels.observations import Observations
+from tasks.predictors.kernels.sampled_retrieval import CATEGORIES, ObservedPairs, draw_observations, sides_of
+from tasks.predictors.kernels.similarity import GeneSimilarity
 from tasks.predictors.protocol import OWN
-from tasks.predictors.sampled_retrieval import CATEGORIES, ObservedPairs, draw_observations, sides_of
-from tasks.predictors.similarity import GeneSimilarity
 
 #: The class of observations that depends on the perturbation alone: a near one, any gene.
 OF_PERTURBATION = (("near", "any"),)

@@ -22,11 +22,11 @@ from torch import nn
 
 from tasks.knowledge import KnowledgeGraph, read_knowledge
 from tasks.predictors.fitting import training_rows
-from tasks.predictors.gat_encoding import GraphEncoding
-from tasks.predictors.gat_options import GATOptions
-from tasks.predictors.network_head import make_optimiser
-from tasks.predictors.network_rows import NamedNodes, PairRows
-from tasks.predictors.network_training import Encoding, Network, one_epoch, train
+from tasks.predictors.networks.gat_encoding import GraphEncoding
+from tasks.predictors.networks.gat_options import GATOptions
+from tasks.predictors.networks.head import make_optimiser
+from tasks.predictors.networks.rows import NamedNodes, PairRows
+from tasks.predictors.networks.training import Encoding, Network, one_epoch, train
 from tasks.predictors.protocol import TASKS, Context, checked_tables
 from tasks.predictors.threads import deterministic_torch
 from tests.benchmarks.measure import THREADS, Figures, measured, medians

@@ -21,16 +21,17 @@ from storage.embeddings import EmbeddingStore, model_digest
 from storage.errors import InputError, StorageError
 from storage.manifest import file_digest
 from tasks.knowledge import KnowledgeGraph, SymbolIndex
-from tasks.predictors import genept, make_predictor, text_embeddings
+from tasks.predictors import genept, make_predictor
 from tasks.predictors.genept import GenePTPredictor
-from tasks.predictors.pair_regression import PairRegression
 from tasks.predictors.protocol import Context
-from tasks.predictors.text_embeddings import (
+from tasks.predictors.texts import embeddings as text_embeddings
+from tasks.predictors.texts.embeddings import (
     find_model,
     gene_descriptions,
     model_vectors,
     tfidf_vectors,
 )
+from tasks.predictors.texts.pair_regression import PairRegression
 from tests.conftest import ROOT
 
 TOPICS = {

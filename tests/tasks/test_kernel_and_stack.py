@@ -14,12 +14,12 @@ from sklearn.metrics import roc_auc_score
 from storage.errors import InputError
 from tasks.knowledge import KnowledgeGraph, SymbolIndex, read_knowledge
 from tasks.predictors import PREDICTORS, Context, make_predictor
-from tasks.predictors.ensemble_weights import PENALTY, Blend
 from tasks.predictors.fitting import FitRequest, fit
-from tasks.predictors.gene_kernels import GeneKernels
-from tasks.predictors.kernel_ridge import KernelRidge, RidgeOptions, pert_kernel
-from tasks.predictors.lines import Programmes
-from tasks.predictors.observations import Observations
+from tasks.predictors.kernels.gene_kernels import GeneKernels
+from tasks.predictors.kernels.kernel_ridge import KernelRidge, RidgeOptions, pert_kernel
+from tasks.predictors.kernels.lines import Programmes
+from tasks.predictors.kernels.observations import Observations
+from tasks.predictors.stacking.ensemble_weights import PENALTY, Blend
 
 N_GROUPS = 4
 OPTIONS = {

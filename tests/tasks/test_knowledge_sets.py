@@ -10,7 +10,7 @@ from scipy import sparse
 from storage.errors import InputError
 from tasks.knowledge import KnowledgeGraph, SymbolIndex
 from tasks.predictors import PREDICTORS, Context, make_predictor
-from tasks.predictors.similarity import GeneSimilarity
+from tasks.predictors.kernels.similarity import GeneSimilarity
 
 N, N_TERMS = 40, 30
 GENES = [f"g{i:02d}" for i in range(N)]

@@ -10,10 +10,10 @@ from sklearn.metrics import average_precision_score
 
 from storage.errors import InputError
 from tasks.predictors import Context, make_predictor
-from tasks.predictors.gat_options import GATOptions
-from tasks.predictors.network_head import pair_loss
-from tasks.predictors.network_rows import NamedNodes, PairRows
-from tasks.predictors.network_training import CLIP, Network, one_epoch
+from tasks.predictors.networks.gat_options import GATOptions
+from tasks.predictors.networks.head import pair_loss
+from tasks.predictors.networks.rows import NamedNodes, PairRows
+from tasks.predictors.networks.training import CLIP, Network, one_epoch
 from tasks.predictors.protocol import checked_tables
 from tests.benchmarks import gat_epochs
 from tests.benchmarks.whole_graph import whole_graph, whole_graph_batches

@@ -15,11 +15,11 @@ from sklearn.metrics import roc_auc_score
 from storage.errors import InputError
 from tasks.knowledge import KnowledgeGraph, SymbolIndex, read_knowledge
 from tasks.predictors import PREDICTORS, Context, Predictor, make_predictor
-from tasks.predictors.observations import Observations
+from tasks.predictors.kernels.observations import Observations
+from tasks.predictors.kernels.sampled_retrieval import ObservedPairs, sampled_scores
+from tasks.predictors.kernels.similarity import GeneSimilarity
+from tasks.predictors.kernels.weighted_retrieval import Weights, weighted_scores
 from tasks.predictors.protocol import checked_tables
-from tasks.predictors.sampled_retrieval import ObservedPairs, sampled_scores
-from tasks.predictors.similarity import GeneSimilarity
-from tasks.predictors.weighted_retrieval import Weights, weighted_scores
 
 OPTIONS = {
     "ensemble": {"members": "kernel,retrieval,retrieval"},
@@ -337,7 +337,7 @@ def test_sampled_retrieval_with_a_budget_for_all_is_the_mean_of_each_category(gr
     def count(a, b):
         return shared[names.index(a), names.index(b)]
 
-    from tasks.predictors import sampled_retrieval
+    from tasks.predictors.kernels import sampled_retrieval
 
     for pert, gene in [("g30", "g16"), ("g05", "g20"), ("g31", "g28")]:
         near_perts = near(pert, sorted(table["pert"].unique()))

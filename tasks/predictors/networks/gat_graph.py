@@ -9,7 +9,7 @@ import torch
 from scipy import sparse
 
 from tasks.knowledge.graph import KnowledgeGraph
-from tasks.predictors.network_rows import NamedNodes
+from tasks.predictors.networks.rows import NamedNodes
 
 
 @dataclass(frozen=True, eq=False)

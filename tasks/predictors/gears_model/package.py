@@ -22,9 +22,9 @@ from typing import TextIO
 import numpy as np
 import pandas as pd
 
-from tasks.predictors.gears_cells import TrainingCells
-from tasks.predictors.gears_graph import GOGraph
-from tasks.predictors.gears_options import GEARSOptions
+from tasks.predictors.gears_model.cells import TrainingCells
+from tasks.predictors.gears_model.graph import GOGraph
+from tasks.predictors.gears_model.options import GEARSOptions
 
 #: What the package calls controls.
 CONTROL = "ctrl"

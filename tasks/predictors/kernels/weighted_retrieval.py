@@ -6,9 +6,9 @@ import numpy as np
 from pydantic import Field
 from scipy import sparse
 
-from tasks.predictors.observations import Observations
+from tasks.predictors.kernels.observations import Observations
+from tasks.predictors.kernels.similarity import GeneSimilarity, nearest, same_names
 from tasks.predictors.options import Options
-from tasks.predictors.similarity import GeneSimilarity, nearest, same_names
 
 
 class Weights(Options):

@@ -6,12 +6,12 @@ import numpy as np
 import torch
 
 from tasks.knowledge.graph import KnowledgeGraph
-from tasks.predictors.gat_graph import Layer, NodeIndex, link_matrix, needed_layers
-from tasks.predictors.gat_kinds import LinkKinds
-from tasks.predictors.gat_network import Encoder
-from tasks.predictors.gat_options import GATOptions
-from tasks.predictors.network_rows import NamedNodes
-from tasks.predictors.similarity import GeneSimilarity
+from tasks.predictors.kernels.similarity import GeneSimilarity
+from tasks.predictors.networks.gat_graph import Layer, NodeIndex, link_matrix, needed_layers
+from tasks.predictors.networks.gat_kinds import LinkKinds
+from tasks.predictors.networks.gat_network import Encoder
+from tasks.predictors.networks.gat_options import GATOptions
+from tasks.predictors.networks.rows import NamedNodes
 
 
 class GraphEncoding:

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from tasks.predictors.gene_kernels import ALL, GeneKernels
-from tasks.predictors.line_models import LineModels
-from tasks.predictors.lines import Learnt, Line, LineKernels
-from tasks.predictors.observations import Observations
-from tasks.predictors.similarity import nearest, same_names
+from tasks.predictors.kernels.gene_kernels import ALL, GeneKernels
+from tasks.predictors.kernels.line_models import LineModels
+from tasks.predictors.kernels.lines import Learnt, Line, LineKernels
+from tasks.predictors.kernels.observations import Observations
+from tasks.predictors.kernels.similarity import nearest, same_names
 
 # Near perturbations looked at, and the power of their similarity; narrow ones follow the nearest few.
 WIDTHS_ALL = ((10, 1), (50, 2), (200, 2), (10**6, 1), (10**6, 4))

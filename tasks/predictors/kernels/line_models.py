@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 import pandas as pd
 
-from tasks.predictors.lines import Learnt, Line, LineKernels, Programmes
+from tasks.predictors.kernels.lines import Learnt, Line, LineKernels, Programmes
 from tasks.predictors.protocol import OWN
 
 

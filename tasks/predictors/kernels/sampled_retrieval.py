@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tasks.knowledge.lookup import sorted_positions
-from tasks.predictors.observations import Observations
-from tasks.predictors.similarity import GeneSimilarity, same_names
+from tasks.predictors.kernels.observations import Observations
+from tasks.predictors.kernels.similarity import GeneSimilarity, same_names
 
 # Categories in order of preference, as (kind of perturbation, kind of gene) alternatives.
 CATEGORIES = (

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from sklearn.metrics import average_precision_score
 
-from tasks.predictors.network_head import Head, class_scores, make_optimiser, pair_loss
-from tasks.predictors.network_options import NetworkOptions
-from tasks.predictors.network_rows import NamedNodes, PairRows
+from tasks.predictors.networks.head import Head, class_scores, make_optimiser, pair_loss
+from tasks.predictors.networks.options import NetworkOptions
+from tasks.predictors.networks.rows import NamedNodes, PairRows
 from tasks.predictors.protocol import Context
 from tasks.predictors.threads import deterministic_torch
 

@@ -17,13 +17,13 @@ from tasks.predictors.arrays import (
     part_of_state,
     symbols_from_state,
 )
-from tasks.predictors.network_options import NetworkOptions
-from tasks.predictors.network_rows import NamedNodes, PairRows
+from tasks.predictors.networks.options import NetworkOptions
+from tasks.predictors.networks.rows import NamedNodes, PairRows
 from tasks.predictors.options import Value
 from tasks.predictors.protocol import TASKS, Context, Predictor, checked_tables, checked_task
 
 if TYPE_CHECKING:
-    from tasks.predictors.network_training import Encoding
+    from tasks.predictors.networks.training import Encoding
 
 
 class NetworkPredictor(Predictor):
@@ -53,7 +53,7 @@ class NetworkPredictor(Predictor):
     def fit(self, tables: Mapping[str, pd.DataFrame], context: Context) -> Self:
         """Train on nine tenths of the perturbations, stop by the last tenth, keep every node's vector."""
         # torch and torch_geometric take seconds to import: only those who use the network wait for them.
-        from tasks.predictors.network_training import train
+        from tasks.predictors.networks.training import train
 
         tables = checked_tables(tables)
         self._tasks, self._threads = tuple(tables), context.threads
@@ -70,7 +70,7 @@ class NetworkPredictor(Predictor):
     def predict(self, task: str, pairs: pd.DataFrame) -> np.ndarray:
         """Score each pair; names unknown to the network share one vector."""
         checked_task(task, self._tasks)
-        from tasks.predictors.network_head import score_pairs
+        from tasks.predictors.networks.head import score_pairs
 
         pert, gene = (self._named.find(pairs[column].to_numpy(dtype=str)) for column in ("pert", "gene"))
         return score_pairs(task, (self._vectors, self._head), (pert, gene), threads=self._threads)

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from storage.errors import InputError
-from tasks.predictors.gene_kernels import GeneKernels
-from tasks.predictors.kernel_ridge import KernelRidge, RidgeOptions, pert_kernel
-from tasks.predictors.observations import Observations
+from tasks.predictors.kernels.gene_kernels import GeneKernels
+from tasks.predictors.kernels.kernel_ridge import KernelRidge, RidgeOptions, pert_kernel
+from tasks.predictors.kernels.observations import Observations
 from tasks.predictors.protocol import OWN
 
 # Programmes kept of each other line's responses.

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tasks.predictors.network_head import DROPOUT
-from tasks.predictors.network_options import NetworkOptions
-from tasks.predictors.network_rows import NamedNodes
+from tasks.predictors.networks.head import DROPOUT
+from tasks.predictors.networks.options import NetworkOptions
+from tasks.predictors.networks.rows import NamedNodes
 
 
 class FeedForwardEncoder(nn.Module):

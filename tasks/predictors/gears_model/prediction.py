@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from tasks.predictors.gears_package import TrainedGEARS, quiet_package
+from tasks.predictors.gears_model.package import TrainedGEARS, quiet_package
 
 #: Perturbations sent through the network at once.
 BLOCK_PERTS = 16

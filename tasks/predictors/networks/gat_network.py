@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch_geometric.nn import GATConv
 
-from tasks.predictors.gat_graph import Layer
-from tasks.predictors.network_head import DROPOUT
+from tasks.predictors.networks.gat_graph import Layer
+from tasks.predictors.networks.head import DROPOUT
 
 
 class _WeightedSum(torch.autograd.Function):

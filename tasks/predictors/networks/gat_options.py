@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from tasks.predictors.network_options import NetworkOptions
+from tasks.predictors.networks.options import NetworkOptions
 
 
 class GATOptions(NetworkOptions):

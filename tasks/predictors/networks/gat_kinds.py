@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from storage.errors import InputError
-from tasks.predictors.gat_graph import NodeIndex
+from tasks.predictors.networks.gat_graph import NodeIndex
 
 ITSELF, OTHER = "itself", "gene-gene"
 # A link's kinds are the bits of one integer.

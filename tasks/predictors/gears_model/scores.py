@@ -13,8 +13,8 @@ from scipy import sparse
 from tasks.knowledge.lookup import sorted_positions
 from tasks.knowledge.symbols import SymbolIndex
 from tasks.predictors.arrays import csr_from_state, csr_state, part_of_state, symbols_from_state
-from tasks.predictors.gears_package import TrainedGEARS
-from tasks.predictors.gears_prediction import predicted_change
+from tasks.predictors.gears_model.package import TrainedGEARS
+from tasks.predictors.gears_model.prediction import predicted_change
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from storage.errors import InputError
 from tasks.knowledge.graph import KnowledgeGraph
 from tasks.knowledge.symbols import SymbolIndex
 from tasks.predictors.arrays import csr_from_state, csr_state, symbols_from_state
-from tasks.predictors.similarity import GeneSimilarity, same_names, with_self
+from tasks.predictors.kernels.similarity import GeneSimilarity, same_names, with_self
 
 #: Everything known of a gene, whatever the source.
 ALL = "all"

@@ -11,9 +11,9 @@ from pydantic import Field
 from scipy import sparse
 
 from tasks.predictors.arrays import csr_from_state, csr_state
-from tasks.predictors.observations import Observations
+from tasks.predictors.kernels.observations import Observations
+from tasks.predictors.kernels.similarity import same_names
 from tasks.predictors.options import Options
-from tasks.predictors.similarity import same_names
 
 
 class RidgeOptions(Options):
