@@ -8,7 +8,7 @@ from functools import cached_property
 
 from flows.options import PredictorOptions
 from storage.errors import InputError
-from tasks.predictors.registry import NETWORKS, PREDICTORS, is_seeded, make_predictor
+from tasks.predictors.registry import PREDICTORS, make_predictor
 
 #: Grid of Wu et al. 2025 for the networks.
 LAYERS, HIDDEN = (1, 2, 4, 8), (64, 128, 256)
@@ -59,9 +59,10 @@ def configurations(options: PredictorOptions) -> list[Configuration]:
     for name in options.predictors:
         own = settings.get(name, {})
         grid = [{}]
-        if options.grid and name in NETWORKS:
+        method = make_predictor(name, **own)
+        if options.grid and method.is_sized:
             grid = [{"layers": layers, "hidden": hidden} for layers in LAYERS for hidden in HIDDEN]
-        seeds = range(options.seed, options.seed + (options.seeds if is_seeded(name, own) else 1))
+        seeds = range(options.seed, options.seed + (options.seeds if method.seeded else 1))
         for cell in grid:
             chosen = tuple((own | cell).items())
             made += [Configuration(name, chosen, tuple(cell), seed) for seed in seeds]

@@ -15,16 +15,13 @@ from flows.dask_cluster import call_remotely
 from flows.options import KnowledgeOptions, PredictorOptions
 from flows.records import ACROSS, LabelSet, Place
 from storage.atomic import write_json
-from storage.embeddings import model_digest
 from storage.manifest import Stage, StageRecord, file_digest, folder_digest, run_stage
 from storage.tables import read_labels, read_predictions, write_table
 from tasks.comparison.intervals import bootstrap_auroc
 from tasks.comparison.metrics import auroc_per_gene, join_predictions, score_summary
 from tasks.knowledge.read import knowledge_files
-from tasks.knowledge.sources.parquet_tables import TEXT_TABLE
 from tasks.predictors.fitting import FitRequest, Report, fit_to_folder
-from tasks.predictors.registry import ON_DEVICE, ON_EXPRESSION
-from tasks.predictors.text_embeddings import DEFAULT_MODEL, TFIDF, find_model
+from tasks.predictors.registry import make_predictor
 
 
 def knowledge_digest(folder: Path, options: KnowledgeOptions) -> str:
@@ -44,18 +41,19 @@ def predict_stage(
 ) -> StageRecord:
     """Fit a predictor on the training rows of a data set's tables and score their test pairs."""
     predictor, members = configuration.predictor, knowledge_options.set_members
-    expression = labels.expression if predictor in ON_EXPRESSION else None
+    method = make_predictor(predictor, **dict(configuration.options))
+    expression = labels.expression if method.reads_cells else None
     inputs = dict(labels.digests) | {"knowledge": knowledge_digest(knowledge, knowledge_options)}
     inputs |= {f"{task} of other lines": " ".join(digests) for task, digests in labels.also_digests.items()}
     inputs |= {} if members is None else {"set members": file_digest(Path(members))}
     inputs |= {} if expression is None else {"screen": file_digest(expression)}
-    inputs |= _texts(knowledge, configuration) if predictor == "genept" else {}
+    inputs |= method.further_inputs(knowledge)
     settings = {
         "predictor": predictor,
         "options": dict(configuration.options),
         "seed": configuration.seed,
         "threads": options.threads,
-        "device": options.device if predictor in ON_DEVICE else "cpu",
+        "device": options.device if method.uses_device else "cpu",
         "noncommercial": knowledge_options.noncommercial,
         "max_links": knowledge_options.max_links,
         "validation": options.validation,
@@ -76,17 +74,6 @@ def predict_stage(
         return call_remotely(place.client, fit_to_folder, request, str(folder.resolve()), report=report)
 
     return run_stage(place.workspace, stage, work, force=place.force)
-
-
-def _texts(knowledge: Path, configuration: Configuration) -> dict[str, str]:
-    """Digests of what GenePT reads beside the graph: the genes' texts and the model that embeds them."""
-    digests, texts = {}, knowledge / TEXT_TABLE
-    if texts.is_file():
-        digests["gene texts"] = file_digest(texts)
-    model = dict(configuration.options).get("embedding_model", DEFAULT_MODEL)
-    if model != TFIDF:
-        digests["text model"] = model_digest(find_model(str(model), knowledge))
-    return digests
 
 
 def score_stage(

@@ -14,7 +14,7 @@ from tasks.comparison import drawing
 from tasks.comparison.metrics import auroc_per_gene
 from tasks.comparison.report import Section
 from tasks.knowledge.graph import KnowledgeGraph
-from tasks.predictors.similarity import GeneSimilarity
+from tasks.predictors.kernels.similarity import GeneSimilarity
 
 COLOURS = (drawing.BLUE, drawing.VERMILLION, drawing.GREEN, drawing.SKY, drawing.GREY, drawing.BLACK)
 MARKERS = ("o", "D", "s", "^", "v", "P")

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from tasks.knowledge.lookup import sorted_positions
+
 
 @dataclass(frozen=True, eq=False)
 class SymbolIndex:
@@ -50,8 +52,8 @@ class SymbolIndex:
         """Position in ``genes`` of each symbol, int64 [n]; -1 where the name leads to none of them."""
         codes, names = pd.factorize(np.asarray(list(symbols), dtype=object))
         names = np.asarray(names, dtype=str) if len(names) else _unicode([])
-        found = _lookup(self.genes, names)
-        alias = _lookup(self.aliases, names)
+        found = sorted_positions(self.genes, names)
+        alias = sorted_positions(self.aliases, names)
         by_alias = (found < 0) & (alias >= 0)
         found[by_alias] = self.alias_genes[alias[by_alias]]
         # factorize codes a missing name -1, which must stay "unknown" and not wrap to the last name.
@@ -60,14 +62,6 @@ class SymbolIndex:
     def state(self) -> dict[str, np.ndarray]:
         """Return the three arrays, ready for ``np.savez``."""
         return {"genes": self.genes, "aliases": self.aliases, "alias_genes": self.alias_genes}
-
-
-def _lookup(ordered: np.ndarray, names: np.ndarray) -> np.ndarray:
-    """Position of each name in a sorted array; -1 where it is not there."""
-    if not len(ordered):
-        return np.full(len(names), -1, dtype=np.int64)
-    at = np.minimum(np.searchsorted(ordered, names), len(ordered) - 1)
-    return np.where(ordered[at] == names, at, -1).astype(np.int64)
 
 
 def _unicode(names: list[str]) -> np.ndarray:

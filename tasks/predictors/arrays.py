@@ -1,8 +1,8 @@
-"""Predictors' states: options, sparse matrices and symbol indices as plain arrays."""
+"""Predictors' states: options, histories, sparse matrices and symbol indices as plain arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import sparse
@@ -36,7 +36,26 @@ def options_state(options: Mapping[str, str | int | float | bool | None]) -> dic
 
 def options_from_state(state: Mapping[str, np.ndarray]) -> dict[str, str | int | float | bool | None]:
     """Read the options whose ``options_state`` lies in ``state``."""
-    return {key.removeprefix(OPTION): state[key].item() for key in state if key.startswith(OPTION)}
+    return {name: value.item() for name, value in part_of_state(OPTION, state).items()}
+
+
+def history_state(history: Sequence[Mapping[str, float]]) -> dict[str, np.ndarray]:
+    """Return metrics by epoch as a table, float64 [n_epochs, n_metrics], NaN where an epoch lacks one."""
+    columns = sorted({name for metrics in history for name in metrics})
+    rows = [[metrics.get(column, np.nan) for column in columns] for metrics in history]
+    names = np.array(columns, dtype=str) if columns else np.empty(0, "<U1")
+    return {"history_columns": names, "history": np.array(rows, dtype=np.float64)}
+
+
+def history_from_state(state: Mapping[str, np.ndarray]) -> list[dict[str, float]]:
+    """Read the metrics whose ``history_state`` lies in ``state``."""
+    columns = state["history_columns"].tolist()
+    return [dict(zip(columns, metrics, strict=True)) for metrics in state["history"].tolist()]
+
+
+def part_of_state(prefix: str, state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the arrays whose names start with ``prefix``, by the rest of their names."""
+    return {key.removeprefix(prefix): np.asarray(state[key]) for key in state if key.startswith(prefix)}
 
 
 def symbols_from_state(state: Mapping[str, np.ndarray]) -> SymbolIndex:

@@ -17,7 +17,7 @@ from storage.tables import read_labels, write_table
 from tasks.knowledge.graph import KnowledgeGraph
 from tasks.knowledge.read import read_knowledge
 from tasks.predictors.protocol import OWN, Context, Predictor
-from tasks.predictors.registry import ON_DEVICE, make_predictor
+from tasks.predictors.registry import make_predictor, predictor_class
 from tasks.predictors.resources import resources
 from tasks.predictors.validation import validation_figures, validation_scores
 
@@ -40,7 +40,7 @@ class FitRequest:
     noncommercial, max_links
         As in `tasks.knowledge.read.read_knowledge`.
     device
-        ``cpu``, ``cuda`` or ``auto``; for the predictors in `ON_DEVICE`.
+        ``cpu``, ``cuda`` or ``auto``; for the predictors that use one.
     options
         The predictor's own options.
     set_members
@@ -68,7 +68,7 @@ class FitRequest:
 
     def make(self) -> Predictor:
         """The unfitted predictor."""
-        device = {"device": self.device} if self.predictor in ON_DEVICE else {}
+        device = {"device": self.device} if predictor_class(self.predictor).uses_device else {}
         return make_predictor(self.predictor, **(device | dict(self.options)))
 
 
@@ -112,7 +112,7 @@ def fit_to_folder(request: FitRequest, folder: str, report: Report) -> dict[str,
         "history": model.history,
         "genes_unknown_to_graph": unknown,
         "validation": validation_figures(held),
-        "counts": getattr(model, "counts", {}),
+        "counts": model.counts,
     }
     write_json(target / "fit.json", fitted)
     # Kept out of the folder: time and memory are what differs between equal fits.

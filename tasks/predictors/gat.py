@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from tasks.predictors.gat_options import GATOptions
-from tasks.predictors.network_predictor import NetworkPredictor
-from tasks.predictors.network_rows import NamedNodes, PairRows
+from tasks.predictors.networks.gat_options import GATOptions
+from tasks.predictors.networks.predictor import NetworkPredictor
+from tasks.predictors.networks.rows import NamedNodes, PairRows
 from tasks.predictors.protocol import Context
 
 if TYPE_CHECKING:
-    from tasks.predictors.gat_encoding import GraphEncoding
+    from tasks.predictors.networks.gat_encoding import GraphEncoding
 
 
 class GATPredictor(NetworkPredictor):
@@ -36,7 +36,7 @@ class GATPredictor(NetworkPredictor):
 
     def encoding(self, rows: PairRows, context: Context) -> GraphEncoding:
         """Encode nodes by attention over the graph's links."""
-        from tasks.predictors.gat_encoding import GraphEncoding
+        from tasks.predictors.networks.gat_encoding import GraphEncoding
 
         named = NamedNodes.build(rows.names, context.knowledge.symbols)
         return GraphEncoding(context.knowledge, named, self.options, seed=context.seed)

@@ -10,20 +10,26 @@ import numpy as np
 import pandas as pd
 
 from storage.errors import InputError
-from tasks.predictors.arrays import options_from_state, options_state
-from tasks.predictors.gears_cells import TrainingCells, read_training_cells
-from tasks.predictors.gears_graph import GOGraph
-from tasks.predictors.gears_options import GEARSOptions
-from tasks.predictors.gears_package import load_package, package_is_installed, train_gears
-from tasks.predictors.gears_scores import GEARSScores
-from tasks.predictors.protocol import OWN, TASKS, Context, checked_tables, checked_task
+from tasks.predictors.arrays import (
+    history_from_state,
+    history_state,
+    options_from_state,
+    options_state,
+)
+from tasks.predictors.gears_model.cells import TrainingCells, read_training_cells
+from tasks.predictors.gears_model.graph import GOGraph
+from tasks.predictors.gears_model.options import GEARSOptions
+from tasks.predictors.gears_model.package import load_package, package_is_installed, train_gears
+from tasks.predictors.gears_model.scores import GEARSScores
+from tasks.predictors.options import Value
+from tasks.predictors.protocol import OWN, TASKS, Context, Predictor, checked_tables, checked_task
 from tasks.predictors.splits import held_out_perturbations
 from tasks.predictors.threads import deterministic_torch
 
 log = logging.getLogger(__name__)
 
 
-class GEARSPredictor:
+class GEARSPredictor(Predictor):
     """GEARS (Roohani, Huang and Leskovec 2024) on the cells of the line's own training perturbations.
 
     Scores are the predicted expression after the perturbation minus the controls', in standard deviations of
@@ -52,12 +58,13 @@ class GEARSPredictor:
 
     name: ClassVar[str] = "gears"
     title: ClassVar[str] = "GEARS on the cells of the training perturbations"
+    options_type: ClassVar[type[GEARSOptions]] = GEARSOptions
+    seeded: bool = True
+    uses_device: ClassVar[bool] = True
+    reads_cells: ClassVar[bool] = True
 
-    def __init__(self, **options: str | int | float):
-        self.options = GEARSOptions.checked(options)
-        self.history: list[dict[str, float]] = []
-        self.validation_scores: dict[str, pd.DataFrame] = {}
-        self.counts: dict[str, int] = {}
+    def __init__(self, /, **options: Value):
+        super().__init__(**options)
         self._tasks: tuple[str, ...] = ()
         self._threads = 1
         self._scores: GEARSScores | None = None
@@ -110,18 +117,11 @@ class GEARSPredictor:
         with deterministic_torch(self._threads, seed=0):
             return self._scores.scores(task, perts, genes)[row, column]
 
-    def parameters(self) -> dict[str, str | int | float | bool | None]:
-        """Return the options in force."""
-        return self.options.as_dict()
-
     def state(self) -> dict[str, np.ndarray]:
         """Return the options, the network's weights and graphs, and what its output is measured by."""
-        columns = sorted({key for row in self.history for key in row})
-        history = [[row.get(column, np.nan) for column in columns] for row in self.history]
         state = options_state(self.parameters()) | self._scores.state()
         state |= {"tasks": np.array(self._tasks, dtype=str), "threads": np.array(self._threads)}
-        state["history_columns"] = np.array(columns, dtype=str)
-        return state | {"history": np.array(history, dtype=np.float64)}
+        return state | history_state(self.history)
 
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
@@ -129,8 +129,7 @@ class GEARSPredictor:
         predictor = cls(**options_from_state(state))
         predictor._tasks = tuple(task for task in TASKS if task in state["tasks"])
         predictor._threads = int(state["threads"])
-        columns = state["history_columns"].tolist()
-        predictor.history = [dict(zip(columns, row, strict=True)) for row in state["history"].tolist()]
+        predictor.history = history_from_state(state)
         predictor._scores = GEARSScores.from_state(state)
         return predictor
 
@@ -150,11 +149,11 @@ class GEARSPredictor:
         )
         nodes = graph.node_of(context.knowledge.resolve(cells.perts))
         usable = (nodes >= 0) | (cells.perts == "")
-        found = len(np.unique(cells.perts)) - 1
+        with_cells = len(np.unique(cells.perts[cells.perts != ""]))
         self.counts = {
             "cells": int(usable.sum()),
             "perturbations": len(np.unique(nodes[nodes >= 0])),
-            "without_cells": len(perts) - found,
+            "without_cells": len(perts) - with_cells,
             "without_go_terms": len(np.unique(cells.perts[~usable])),
             "genes": len(cells.genes),
             "genes_not_measured": len(np.setdiff1d(genes, cells.genes)),
@@ -167,6 +166,7 @@ class GEARSPredictor:
 
     def _validate(self, tables: Mapping[str, pd.DataFrame], held: np.ndarray) -> None:
         """Score the training rows of the perturbations whose cells were not learnt from."""
+        self.validation_scores = {}
         for task, table in tables.items():
             mine = table[(table["source"] == OWN) & table["pert"].isin(held)]
             if len(mine):
@@ -196,8 +196,8 @@ def _check(context: Context, graph: GOGraph, rows: pd.DataFrame) -> None:
 
 def _with_cells(held: np.ndarray, nodes: np.ndarray, seed: int) -> np.ndarray:
     """Held-out nodes with cells, one more drawn if there is none: the best epoch is chosen by them."""
-    there = np.unique(nodes[nodes >= 0])
-    held = np.intersect1d(held, there)
-    if not len(held) or len(held) == len(there):
-        held = np.random.default_rng([seed, 6]).permutation(there)[:1]
+    with_cells = np.unique(nodes[nodes >= 0])
+    held = np.intersect1d(held, with_cells)
+    if not len(held) or len(held) == len(with_cells):
+        held = np.random.default_rng([seed, 6]).permutation(with_cells)[:1]
     return held

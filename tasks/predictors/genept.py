@@ -5,17 +5,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
 import pandas as pd
+from pydantic import BeforeValidator, Field
 
+from storage.embeddings import model_digest
 from storage.errors import InputError
+from storage.manifest import file_digest
+from tasks.knowledge.read import TEXT_TABLE
 from tasks.knowledge.symbols import SymbolIndex
 from tasks.predictors.arrays import options_from_state, options_state, symbols_from_state
-from tasks.predictors.pair_regression import PairRegression
-from tasks.predictors.protocol import TASKS, Context, checked_tables, checked_task
-from tasks.predictors.text_embeddings import (
+from tasks.predictors.options import Options, Value
+from tasks.predictors.protocol import TASKS, Context, Predictor, checked_tables, checked_task
+from tasks.predictors.texts.embeddings import (
     DEFAULT_MODEL,
     TFIDF,
     find_model,
@@ -23,12 +27,42 @@ from tasks.predictors.text_embeddings import (
     model_vectors,
     tfidf_vectors,
 )
+from tasks.predictors.texts.pair_regression import PairRegression
 from tasks.predictors.threads import limited_threads
 
 log = logging.getLogger(__name__)
 
 
-class GenePTPredictor:
+# A folder may be given as a path, and a name of digits comes as a number.
+Name = Annotated[str, BeforeValidator(str)]
+
+
+class GenePTOptions(Options):
+    """Options of the texts' vectors and of the regression."""
+
+    embedding_model: Name = Field(
+        DEFAULT_MODEL,
+        min_length=1,
+        description="Folder of a sentence-transformers model, or its name (see `find_model`), or tfidf: "
+        "tf-idf of words and a truncated SVD, which needs no model.",
+    )
+    product: bool = Field(
+        True,
+        description="Whether the element-wise product of the two vectors is a feature beside the vectors "
+        "themselves. Without it the perturbations' order is the same for every gene.",
+    )
+    strength: float = Field(
+        1e-4, gt=0, description="Inverse of the penalty on the weights, scikit-learn's ``C``."
+    )
+    n_factors: int = Field(256, gt=0, description="Length of the vectors of tfidf.")
+    cache: Name = Field(
+        "~/.cache/perturbqa-flows/embeddings",
+        min_length=1,
+        description="Folder where a model's vectors are kept by model and text; they are embedded once.",
+    )
+
+
+class GenePTPredictor(Predictor):
     """Text embeddings of gene descriptions and logistic regression on pairs (Chen and Zou 2024).
 
     A gene's text is its full name, its HGNC gene groups and its RefSeq summary: the "Gene" variant of
@@ -38,18 +72,8 @@ class GenePTPredictor:
 
     Parameters
     ----------
-    embedding_model
-        Folder of a sentence-transformers model, or its name (see `find_model`), or ``tfidf``: tf-idf of words
-        and a truncated SVD, which needs no model.
-    product
-        Whether the element-wise product of the two vectors is a feature beside the vectors themselves.
-        Without it the perturbations' order is the same for every gene.
-    strength
-        Inverse of the penalty on the weights, scikit-learn's ``C``.
-    n_factors
-        Length of the vectors of ``tfidf``.
-    cache
-        Folder where a model's vectors are kept by model and text; they are embedded once.
+    **options
+        Fields of ``GenePTOptions``.
 
     Attributes
     ----------
@@ -60,27 +84,10 @@ class GenePTPredictor:
 
     name: ClassVar[str] = "genept"
     title: ClassVar[str] = "text embeddings of gene descriptions and logistic regression"
+    options_type: ClassVar[type[GenePTOptions]] = GenePTOptions
 
-    def __init__(
-        self,
-        *,
-        embedding_model: str = DEFAULT_MODEL,
-        product: bool = True,
-        strength: float = 1e-4,
-        n_factors: int = 256,
-        cache: str = "~/.cache/perturbqa-flows/embeddings",
-    ):
-        problems = [
-            f"{name} must be greater than 0; found {value}"
-            for name, value in (("strength", strength), ("n_factors", n_factors))
-            if not value > 0
-        ]
-        if problems:
-            raise InputError("genept", problems)
-        self.embedding_model, self.cache = str(embedding_model), str(cache)
-        self.product, self.strength, self.n_factors = bool(product), float(strength), int(n_factors)
-        self.history: list[dict[str, float]] = []
-        self.counts: dict[str, int] = {}
+    def __init__(self, /, **options: Value):
+        super().__init__(**options)
         self._threads = 1
         self._symbols: SymbolIndex | None = None
         self._sets = np.empty(0, dtype="<U1")
@@ -101,7 +108,7 @@ class GenePTPredictor:
                 vectors, rows = self._features(table)
                 label = table["label"].to_numpy(np.float64)
                 self._models[task] = PairRegression.fit(
-                    vectors, rows, label, product=self.product, strength=self.strength
+                    vectors, rows, label, product=self.options.product, strength=self.options.strength
                 )
                 context.progress("tables", len(self._models), len(tables))
         return self
@@ -113,10 +120,14 @@ class GenePTPredictor:
         with limited_threads(self._threads):
             return self._models[task].logits(vectors, rows)
 
-    def parameters(self) -> dict[str, str | int | float | bool | None]:
-        """Return the options in force."""
-        names = ("embedding_model", "product", "strength", "n_factors", "cache")
-        return {name: getattr(self, name) for name in names}
+    def further_inputs(self, knowledge: Path) -> dict[str, str]:
+        """Digests of the genes' texts and of the model that embeds them."""
+        digests, texts = {}, knowledge / TEXT_TABLE
+        if texts.is_file():
+            digests["gene texts"] = file_digest(texts)
+        if self.options.embedding_model != TFIDF:
+            digests["text model"] = model_digest(find_model(self.options.embedding_model, knowledge))
+        return digests
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the options, every gene's vector and the regressions' weights."""
@@ -141,19 +152,19 @@ class GenePTPredictor:
         """Vectors of genes, then of sets, then the mean of those with a text, float32 (n, n_dimensions)."""
         genes = context.knowledge.genes
         texts, n_summaries = gene_descriptions(context.folder, genes)
-        told = np.array([bool(text) for text in texts])
+        has_text = np.array([bool(text) for text in texts])
         is_gene = ~np.isin(genes, self._sets)
         self.counts = {
             "genes": int(is_gene.sum()),
             "without_summary": int(is_gene.sum()) - n_summaries,
-            "without_text": int((is_gene & ~told).sum()),
+            "without_text": int((is_gene & ~has_text).sum()),
         }
-        if not told.any():
+        if not has_text.any():
             raise InputError(str(context.folder), ["no gene of the graph has a text"])
         known = self._text_vectors([text for text in texts if text], context)
         mean = known.mean(axis=0, dtype=np.float64).astype(np.float32)
         vectors = np.repeat(mean[None], len(genes), axis=0)
-        vectors[told] = known
+        vectors[has_text] = known
         rows = [vectors]
         for name in self._sets.tolist():
             members = context.knowledge.resolve(context.sets[name])
@@ -162,13 +173,13 @@ class GenePTPredictor:
         return np.concatenate([*rows, mean[None]])
 
     def _text_vectors(self, texts: list[str], context: Context) -> np.ndarray:
-        if self.embedding_model == TFIDF:
+        if self.options.embedding_model == TFIDF:
             # One thread: the last bits of a product must not depend on how many there are.
             with limited_threads(1):
-                return tfidf_vectors(texts, n_factors=self.n_factors, seed=context.seed)
-        model: Path = find_model(self.embedding_model, context.folder)
+                return tfidf_vectors(texts, n_factors=self.options.n_factors)
+        model: Path = find_model(self.options.embedding_model, context.folder)
         return model_vectors(
-            texts, model, cache=self.cache, threads=context.threads, progress=context.progress
+            texts, model, cache=self.options.cache, threads=context.threads, progress=context.progress
         )
 
     def _features(
@@ -185,9 +196,9 @@ class GenePTPredictor:
     def _positions(self, names: np.ndarray) -> np.ndarray:
         """Row of ``_vectors`` of each name; names that are neither set nor gene get the last one."""
         n_genes, last = len(self._symbols.genes), len(self._vectors) - 1
-        sets = {name: n_genes + at for at, name in enumerate(self._sets.tolist())}
+        sets = {name: n_genes + number for number, name in enumerate(self._sets.tolist())}
         genes = self._symbols.resolve(names)
         genes = np.where(genes >= 0, genes, last)
         return np.array(
-            [sets.get(str(name), at) for name, at in zip(names, genes, strict=True)], dtype=np.int64
+            [sets.get(str(name), gene) for name, gene in zip(names, genes, strict=True)], dtype=np.int64
         )

@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import ClassVar, Self
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from tasks.predictors.arrays import options_from_state, options_state
-from tasks.predictors.gene_kernels import ALL, GeneKernels
-from tasks.predictors.given_options import with_options
-from tasks.predictors.kernel_ridge import RidgeOptions
-from tasks.predictors.line_models import LineModels
-from tasks.predictors.lines import LineKernels, by_line
-from tasks.predictors.protocol import TASKS, Context, checked_tables, checked_task
+from tasks.predictors.kernels.gene_kernels import ALL, GeneKernels
+from tasks.predictors.kernels.kernel_ridge import RidgeOptions
+from tasks.predictors.kernels.line_models import LineModels
+from tasks.predictors.kernels.lines import LineKernels, by_line
+from tasks.predictors.kernels.weighted_retrieval import Weights, weighted_scores
+from tasks.predictors.options import Value
+from tasks.predictors.protocol import TASKS, Context, Predictor, checked_tables, checked_task
 from tasks.predictors.threads import limited_threads
-from tasks.predictors.weighted_retrieval import Weights, weighted_scores
 
 
-class KernelPredictor:
+class KernelOptions(RidgeOptions):
+    """Options of the similarities and the weights of lines, beside those of ``RidgeOptions``."""
+
+    other_line: float = Field(0.2, ge=0, description="Weight of each other line's regression.")
+    gene_strength: float = Field(
+        20.0, gt=0, description="Rows' worth of the line's rate in each gene's rate."
+    )
+    n_factors: int = Field(256, gt=0, description="Singular vectors in the similarity by everything known.")
+    sources: str = Field(
+        f"{ALL},string",
+        min_length=1,
+        description="Similarities whose mean is the perturbations' kernel, with commas between; those that "
+        "the knowledge at hand does not have are left out.",
+    )
+
+
+class KernelPredictor(Predictor):
     """Weighted retrieval plus kernel ridge regression on pairs, and the regressions of other lines.
 
     The score is the retrieval's (``weighted_retrieval``) plus the regression's (``kernel_ridge``), both in
@@ -30,38 +46,21 @@ class KernelPredictor:
 
     Parameters
     ----------
-    other_line
-        Weight of each other line's regression.
-    gene_strength
-        Rows' worth of the line's rate in each gene's rate.
-    sources
-        Similarities whose mean is the perturbations' kernel, with commas between; those that the knowledge
-        at hand does not have are left out.
-    **ridge
-        Fields of ``RidgeOptions``.
+    **options
+        Fields of ``KernelOptions``.
 
     Raises
     ------
     InputError
-        If an option is unknown; from ``fit``, if a table has rows of other lines only.
+        If an option is unknown or not allowed; from ``fit``, if a table has rows of other lines only.
     """
 
     name: ClassVar[str] = "kernel"
     title: ClassVar[str] = "retrieval and ridge regression with kernels from the knowledge graph"
+    options_type: ClassVar[type[KernelOptions]] = KernelOptions
 
-    def __init__(
-        self,
-        *,
-        other_line: float = 0.2,
-        gene_strength: float = 20.0,
-        n_factors: int = 256,
-        sources: str = f"{ALL},string",
-        **ridge: float,
-    ):
-        self.other_line, self.gene_strength = float(other_line), float(gene_strength)
-        self.n_factors, self.sources = int(n_factors), sources
-        self.ridge = with_options(self.name, ridge, RidgeOptions())
-        self.history: list[dict[str, float]] = []
+    def __init__(self, /, **options: Value):
+        super().__init__(**options)
         self._kernels: LineKernels | None = None
         self._models: dict[str, LineModels] = {}
 
@@ -77,13 +76,18 @@ class KernelPredictor:
 
         # One thread: the last bits of a product must not depend on how many there are.
         with limited_threads(1):
-            kernels = GeneKernels.build(
-                context.knowledge, sources=self._sources, n_factors=self.n_factors, seed=context.seed
+            gene_kernels = GeneKernels.build(
+                context.knowledge,
+                sources=self._sources,
+                n_factors=self.options.n_factors,
             )
-            self._kernels = LineKernels(kernels, self._sources, self.ridge)
+            self._kernels = LineKernels(gene_kernels, self._sources, self.options)
             self._models = {
                 task: LineModels.fit(
-                    rows, self._kernels, gene_strength=self.gene_strength, seed=context.seed, step=step
+                    rows,
+                    self._kernels,
+                    gene_strength=self.options.gene_strength,
+                    step=step,
                 )
                 for task, rows in lines.items()
             }
@@ -96,29 +100,23 @@ class KernelPredictor:
         genes, column = np.unique(pairs["gene"].to_numpy(dtype=str), return_inverse=True)
         models, kernels = self._models[task], self._kernels
         with limited_threads(1):
-            near = kernels.kernels.by_source[ALL]
+            near = kernels.gene_kernels.by_source[ALL]
             scores = weighted_scores(perts, genes, models.own.observations, near, Weights())
             kernel = kernels.kernel(perts, models.own.ridge.perts, models.taught(kernels, perts))
             scores += kernels.scores(models.own, kernel, genes)
             for line in models.others:
                 kernel = kernels.kernel(perts, line.ridge.perts)
-                scores += self.other_line * kernels.scores(line, kernel, genes)
+                scores += self.options.other_line * kernels.scores(line, kernel, genes)
         return scores[row, column]
 
     @property
     def _sources(self) -> tuple[str, ...]:
-        return tuple(self.sources.split(","))
-
-    def parameters(self) -> dict[str, str | int | float | bool | None]:
-        """Return the options in force."""
-        names = ("other_line", "gene_strength", "n_factors", "sources")
-        ridge = asdict(self.ridge)
-        return {name: getattr(self, name) for name in names} | ridge
+        return tuple(self.options.sources.split(","))
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the options, the genes' vectors, the observations and the regressions' weights."""
         state = options_state(self.parameters())
-        state |= self._kernels.kernels.state() | {"tasks": np.array(list(self._models), dtype=str)}
+        state |= self._kernels.gene_kernels.state() | {"tasks": np.array(list(self._models), dtype=str)}
         for task, models in self._models.items():
             state |= models.state(task)
         return state
@@ -127,8 +125,8 @@ class KernelPredictor:
     def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
         """Build the fitted predictor from its arrays."""
         predictor = cls(**options_from_state(state))
-        kernels = GeneKernels.from_state(state)
-        predictor._kernels = LineKernels(kernels, predictor._sources, predictor.ridge)
+        gene_kernels = GeneKernels.from_state(state)
+        predictor._kernels = LineKernels(gene_kernels, predictor._sources, predictor.options)
         for task in (task for task in TASKS if task in state["tasks"]):
             predictor._models[task] = LineModels.from_state(task, state, predictor._kernels)
         return predictor

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from tasks.predictors.network_options import NetworkOptions
-from tasks.predictors.network_predictor import NetworkPredictor
-from tasks.predictors.network_rows import NamedNodes, PairRows
+from tasks.predictors.networks.options import NetworkOptions
+from tasks.predictors.networks.predictor import NetworkPredictor
+from tasks.predictors.networks.rows import NamedNodes, PairRows
 from tasks.predictors.protocol import Context
 
 if TYPE_CHECKING:
-    from tasks.predictors.mlp_encoding import TableEncoding
-
-
-@dataclass(frozen=True)
-class MLPOptions(NetworkOptions):
-    """Options of the network and its training: those of ``NetworkOptions``."""
-
-    predictor: ClassVar[str] = "mlp"
+    from tasks.predictors.networks.mlp_encoding import TableEncoding
 
 
 class MLPPredictor(NetworkPredictor):
@@ -32,7 +24,7 @@ class MLPPredictor(NetworkPredictor):
     Parameters
     ----------
     **options
-        Fields of ``MLPOptions``; ``form="paper"`` is the published form.
+        Fields of ``NetworkOptions``; ``form="paper"`` is the published form.
 
     Raises
     ------
@@ -42,11 +34,11 @@ class MLPPredictor(NetworkPredictor):
 
     name: ClassVar[str] = "mlp"
     title: ClassVar[str] = "feed-forward network on learnt embeddings of perturbation and gene"
-    options_type: ClassVar[type[MLPOptions]] = MLPOptions
+    options_type: ClassVar[type[NetworkOptions]] = NetworkOptions
 
     def encoding(self, rows: PairRows, context: Context) -> TableEncoding:
         """Encode nodes by their embedding and feed-forward layers."""
-        from tasks.predictors.mlp_encoding import TableEncoding
+        from tasks.predictors.networks.mlp_encoding import TableEncoding
 
         # Of the knowledge only the other names of genes are used.
         named = NamedNodes.build_seen(rows.names, context.knowledge.symbols)

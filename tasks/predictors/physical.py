@@ -11,21 +11,22 @@ from scipy import sparse
 
 from tasks.knowledge.symbols import SymbolIndex
 from tasks.predictors.arrays import csr_from_state, csr_state, symbols_from_state
-from tasks.predictors.protocol import TASKS, Context, checked_tables, checked_task
+from tasks.predictors.options import Value
+from tasks.predictors.protocol import TASKS, Context, Predictor, checked_tables, checked_task
 
 
-class PhysicalPredictor:
+class PhysicalPredictor(Predictor):
     """1 if the perturbed and the measured gene are linked in the graph, else 0 (Wu et al. 2025).
 
     For a gene set of the graph: the share of its members that are linked to the other gene. The labels are
-    not looked at; the same scores serve both tasks.
+    not looked at; the same scores serve both tasks. It has no options.
     """
 
     name: ClassVar[str] = "physical"
     title: ClassVar[str] = "1 if the two genes interact"
 
-    def __init__(self):
-        self.history: list[dict[str, float]] = []
+    def __init__(self, /, **options: Value):
+        super().__init__(**options)
         self._tasks: tuple[str, ...] = ()
         self._symbols: SymbolIndex | None = None
         self._links: sparse.csr_array | None = None
@@ -50,10 +51,6 @@ class PhysicalPredictor:
         if len(known):
             score[known] = self._links[pert[known], gene[known]]
         return score
-
-    def parameters(self) -> dict[str, str | int | float | bool | None]:
-        """Return the options in force: there are none."""
-        return {}
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the symbols and the links."""

@@ -7,11 +7,19 @@ from typing import ClassVar, Self
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
-from tasks.predictors.protocol import TASKS, Context, checked_tables, checked_task
+from tasks.predictors.options import Options, Value
+from tasks.predictors.protocol import TASKS, Context, Predictor, checked_tables, checked_task
 
 
-class PriorPredictor:
+class PriorOptions(Options):
+    """How strongly rates are smoothed."""
+
+    strength: float = Field(10.0, gt=0, description="Rows' worth of the overall rate added to every gene.")
+
+
+class PriorPredictor(Predictor):
     """A gene's smoothed training rate, whatever the perturbation.
 
     Within a gene all scores are equal, so its AUROC per gene is exactly 0.5; pooled over genes it is
@@ -19,26 +27,26 @@ class PriorPredictor:
 
     Parameters
     ----------
-    strength
-        Rows' worth of the overall rate added to every gene, greater than 0.
+    **options
+        Fields of ``PriorOptions``.
     """
 
     name: ClassVar[str] = "prior"
     title: ClassVar[str] = "the gene's training rate"
+    options_type: ClassVar[type[PriorOptions]] = PriorOptions
 
-    def __init__(self, *, strength: float = 10.0):
-        self.strength = float(strength)
-        self.history: list[dict[str, float]] = []
+    def __init__(self, /, **options: Value):
+        super().__init__(**options)
         self._rates: dict[str, pd.Series] = {}
         self._overall: dict[str, float] = {}
 
     def fit(self, tables: Mapping[str, pd.DataFrame], context: Context) -> Self:
         """Take each gene's rate over all rows, of this and of other lines."""
         for task, table in checked_tables(tables).items():
-            overall = float(table["label"].mean())
+            overall, strength = float(table["label"].mean()), self.options.strength
             label = table.groupby("gene", sort=True)["label"].agg(["sum", "count"])
             self._overall[task] = overall
-            self._rates[task] = (label["sum"] + self.strength * overall) / (label["count"] + self.strength)
+            self._rates[task] = (label["sum"] + strength * overall) / (label["count"] + strength)
             context.progress("tables", len(self._rates), len(tables))
         return self
 
@@ -48,13 +56,9 @@ class PriorPredictor:
         rates = pairs["gene"].astype(str).map(self._rates[task])
         return rates.fillna(self._overall[task]).to_numpy(np.float64)
 
-    def parameters(self) -> dict[str, str | int | float | bool | None]:
-        """Return the options in force."""
-        return {"strength": self.strength}
-
     def state(self) -> dict[str, np.ndarray]:
         """Return the genes and their rates, per task."""
-        state = {"strength": np.float64(self.strength)}
+        state = {"strength": np.float64(self.options.strength)}
         for task, rates in self._rates.items():
             state[f"{task}_genes"] = rates.index.to_numpy(dtype=str)
             state[f"{task}_rates"] = rates.to_numpy(np.float64)

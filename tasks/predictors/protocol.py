@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol, Self, runtime_checkable
+from typing import ClassVar, Self
 
 import numpy as np
 import pandas as pd
 
 from storage.errors import InputError
 from tasks.knowledge.graph import KnowledgeGraph
+from tasks.predictors.options import Options, Value
 
 TASKS = ("de", "dir")
 # Marks the rows of the cell line that is predicted; other rows carry their own line's name.
@@ -59,22 +61,58 @@ class Context:
     screen_columns: Mapping[str, str] = field(default_factory=dict)
 
 
-@runtime_checkable
-class Predictor(Protocol):
+class Predictor(ABC):
     """Learns from labelled pairs, scores others.
+
+    Parameters
+    ----------
+    **options
+        Fields of ``options_type``.
 
     Attributes
     ----------
     name, title
         Name in the registry, and one line of what the method is.
+    options_type, options
+        The model of its options, and those in force.
+    seeded
+        Whether the outcome depends on the seed; the others are fitted once.
+    uses_device
+        Whether it can be trained on a GPU, by its option ``device``.
+    reads_cells
+        Whether it learns from the cells of a screen.
+    is_sized
+        Whether it is one of the networks of the published grid, by its options ``layers`` and ``hidden``.
     history
         One mapping of metrics per epoch; empty for methods without epochs.
+    counts
+        After ``fit``: what was read and what was missing, by name; empty for those who have nothing to say.
+    validation_scores
+        After ``fit``, for those who hold out training perturbations to choose by: task to ``pert``, ``gene``,
+        ``label``, ``score`` of the predicted line's rows that were held out, as ``predict`` scores them;
+        without tasks that have no such rows. None for the others. Not part of the state.
+
+    Raises
+    ------
+    InputError
+        Listing every option that is unknown or not allowed.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
-    history: list[dict[str, float]]
+    options_type: ClassVar[type[Options]] = Options
+    seeded: bool = False
+    uses_device: ClassVar[bool] = False
+    reads_cells: ClassVar[bool] = False
+    is_sized: ClassVar[bool] = False
 
+    def __init__(self, /, **options: Value):
+        self.options = self.options_type.checked(self.name, options)
+        self.history: list[dict[str, float]] = []
+        self.counts: dict[str, int] = {}
+        self.validation_scores: dict[str, pd.DataFrame] | None = None
+
+    @abstractmethod
     def fit(self, tables: Mapping[str, pd.DataFrame], context: Context) -> Self:
         """Learn from training rows.
 
@@ -85,16 +123,27 @@ class Predictor(Protocol):
             and ``source`` (``own``, or the name of the other cell line the row is from).
         """
 
+    @abstractmethod
     def predict(self, task: str, pairs: pd.DataFrame) -> np.ndarray:
         """Score ``pairs`` (``pert``, ``gene``), float64 [n], finite; higher = more likely 1."""
 
-    def parameters(self) -> dict[str, str | int | float | bool | None]:
+    def parameters(self) -> dict[str, Value]:
         """Return the options in force."""
+        return self.options.as_dict()
 
+    def further_inputs(self, knowledge: Path) -> dict[str, str]:
+        """Digests, by role, of what it reads beside the tables, the graph and the cells.
+
+        ``knowledge`` is the folder that the graph is read from.
+        """
+        return {}
+
+    @abstractmethod
     def state(self) -> dict[str, np.ndarray]:
         """Return all that ``predict`` needs, as arrays that ``np.savez`` takes without pickle."""
 
     @classmethod
+    @abstractmethod
     def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
         """Build the fitted predictor whose ``state`` this is; it predicts the same."""
 

@@ -3,72 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
-from storage.errors import InputError
 from tasks.predictors.arrays import options_from_state, options_state
-from tasks.predictors.given_options import unknown_options
-from tasks.predictors.observations import Observations
-from tasks.predictors.protocol import TASKS, Context, checked_tables, checked_task
-from tasks.predictors.sampled_retrieval import Cells, sampled_scores
-from tasks.predictors.similarity import GeneSimilarity
+from tasks.predictors.kernels.observations import Observations
+from tasks.predictors.kernels.sampled_retrieval import ObservedPairs, sampled_scores
+from tasks.predictors.kernels.similarity import GeneSimilarity
+from tasks.predictors.kernels.weighted_retrieval import Weights, weighted_scores
+from tasks.predictors.options import Value
+from tasks.predictors.protocol import TASKS, Context, Predictor, checked_tables, checked_task
 from tasks.predictors.threads import limited_threads
-from tasks.predictors.weighted_retrieval import Weights, weighted_scores
-
-FORMS = ("weighted", "sampled")
 
 
-class RetrievalPredictor:
+class RetrievalOptions(Weights):
+    """Options of both forms; ``Weights`` are of the weighted one."""
+
+    form: Literal["weighted", "sampled"] = Field(
+        "weighted",
+        description="weighted: every observation of a near perturbation with the same or a near gene, "
+        "weighted by similarity. sampled: a few drawn from each category of nearness, the form of Wu et al. "
+        "2025.",
+    )
+    neighbours: int = Field(10, gt=0, description="Of the sampled form: near genes a side.")
+    budget: int = Field(5, gt=0, description="Of the sampled form: observations a category.")
+    gene_strength: float = Field(
+        20.0, gt=0, description="Of the weighted form: rows' worth of the overall rate in each gene's rate."
+    )
+    n_factors: int = Field(256, gt=0, description="Of the weighted form: singular vectors in the similarity.")
+
+
+class RetrievalPredictor(Predictor):
     """Mean outcome of the training observations near a pair.
+
+    The forms are in ``weighted_retrieval`` and ``sampled_retrieval``.
 
     Parameters
     ----------
-    form
-        ``weighted``: every observation of a near perturbation with the same or a near gene, weighted by
-        similarity (``weighted_retrieval``). ``sampled``: a few drawn from each category of nearness
-        (``sampled_retrieval``), the form of Wu et al. 2025.
-    neighbours, budget
-        Of the sampled form: near genes a side, and observations a category.
-    gene_strength
-        Of the weighted form: rows' worth of the overall rate in each gene's rate.
-    n_factors
-        Of the weighted form: singular vectors in the similarity.
-    **weights
-        Of the weighted form: fields of ``Weights``.
-
-    Raises
-    ------
-    InputError
-        If ``form`` or a weight is unknown.
+    **options
+        Fields of ``RetrievalOptions``.
     """
 
     name: ClassVar[str] = "retrieval"
     title: ClassVar[str] = "outcomes of observed pairs near the question, no language model"
+    options_type: ClassVar[type[RetrievalOptions]] = RetrievalOptions
 
-    def __init__(
-        self,
-        *,
-        form: Literal["weighted", "sampled"] = "weighted",
-        neighbours: int = 10,
-        budget: int = 5,
-        gene_strength: float = 20.0,
-        n_factors: int = 256,
-        **weights: float,
-    ):
-        problems = []
-        if form not in FORMS:
-            problems.append(f"form must be one of {', '.join(FORMS)}; found {form!r}")
-        problems += unknown_options(weights, Weights())
-        if problems:
-            raise InputError("retrieval", problems)
-        self.form, self.neighbours, self.budget = form, int(neighbours), int(budget)
-        self.gene_strength, self.n_factors = float(gene_strength), int(n_factors)
-        self.weights = Weights(**weights)
-        self.history: list[dict[str, float]] = []
+    def __init__(self, /, **options: Value):
+        super().__init__(**options)
+        self.seeded = self.options.form == "sampled"
         self._seed, self._threads = 0, 1
         self._observations: dict[str, Observations] = {}
         self._similarity: GeneSimilarity | None = None
@@ -76,17 +61,18 @@ class RetrievalPredictor:
     def fit(self, tables: Mapping[str, pd.DataFrame], context: Context) -> Self:
         """Arrange the observations and make the genes' vectors."""
         tables = checked_tables(tables)
-        self._seed, self._threads = context.seed, context.threads
+        # The weighted form draws nothing, so no seed is part of what it has learnt.
+        self._seed = context.seed if self.seeded else 0
+        self._threads = context.threads
         with limited_threads(context.threads):
             self._similarity = GeneSimilarity.build(
                 context.knowledge,
-                kind="cosine" if self.form == "weighted" else "shared",
-                n_factors=self.n_factors,
-                seed=context.seed,
+                kind="cosine" if self.options.form == "weighted" else "shared",
+                n_factors=self.options.n_factors,
             )
         self._observations = {}
         for task, table in tables.items():
-            self._observations[task] = Observations.build(table, gene_strength=self.gene_strength)
+            self._observations[task] = Observations.build(table, gene_strength=self.options.gene_strength)
             context.progress("tables", len(self._observations), len(tables))
         return self
 
@@ -96,25 +82,20 @@ class RetrievalPredictor:
         observations = self._observations[task]
         perts, genes = (pairs[column].to_numpy(dtype=str) for column in ("pert", "gene"))
         with limited_threads(self._threads):
-            if self.form == "sampled":
+            if self.options.form == "sampled":
                 return sampled_scores(
                     perts,
                     genes,
-                    Cells.build(observations),
+                    ObservedPairs.build(observations),
                     self._similarity,
-                    neighbours=self.neighbours,
-                    budget=self.budget,
+                    neighbours=self.options.neighbours,
+                    budget=self.options.budget,
                     seed=self._seed,
                 )
             perts, row = np.unique(perts, return_inverse=True)
             genes, column = np.unique(genes, return_inverse=True)
-            scores = weighted_scores(perts, genes, observations, self._similarity, self.weights)
+            scores = weighted_scores(perts, genes, observations, self._similarity, self.options)
             return scores[row, column]
-
-    def parameters(self) -> dict[str, str | int | float | bool | None]:
-        """Return the options in force."""
-        names = ("form", "neighbours", "budget", "gene_strength", "n_factors")
-        return {name: getattr(self, name) for name in names} | asdict(self.weights)
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the options, the genes' vectors and the observations."""

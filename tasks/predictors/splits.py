@@ -28,3 +28,8 @@ def draw_perturbations(perts: np.ndarray) -> np.ndarray:
         return perts[:0]
     count = max(1, round(VALIDATION_SHARE * len(perts)))
     return np.random.default_rng([0, 3]).permutation(perts)[:count]
+
+
+def rows_of_perturbations(rows: pd.DataFrame, perts: np.ndarray) -> np.ndarray:
+    """Mask of the line's own rows that are of some perturbations, bool [n_rows]; other lines' are not."""
+    return ((rows["source"] == OWN) & rows["pert"].isin(perts)).to_numpy()

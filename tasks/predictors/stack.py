@@ -3,29 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from typing import ClassVar, Self
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from storage.errors import InputError
 from tasks.predictors.arrays import options_from_state, options_state
-from tasks.predictors.boosting import BoostedTrees, BoostingOptions
-from tasks.predictors.gene_kernels import ALL, GeneKernels
-from tasks.predictors.given_options import with_options
-from tasks.predictors.kernel_ridge import RidgeOptions
-from tasks.predictors.line_models import LineModels
-from tasks.predictors.lines import LineKernels, by_line
-from tasks.predictors.protocol import OWN, TASKS, Context, checked_tables, checked_task
-from tasks.predictors.stack_features import features_of
+from tasks.predictors.kernels.gene_kernels import ALL, GeneKernels
+from tasks.predictors.kernels.kernel_ridge import RidgeOptions
+from tasks.predictors.kernels.line_models import LineModels
+from tasks.predictors.kernels.lines import LineKernels, by_line
+from tasks.predictors.options import Value
+from tasks.predictors.protocol import OWN, TASKS, Context, Predictor, checked_tables, checked_task
+from tasks.predictors.stacking.boosting import BoostedTrees, BoostingOptions
+from tasks.predictors.stacking.stack_features import features_of
 from tasks.predictors.threads import limited_threads
 
 # Perturbations whose features are made at once: their scores for all genes stay below ~100 MB.
 BLOCK = 512
 
 
-class StackPredictor:
+class StackOptions(BoostingOptions):
+    """Options of folds and similarities, beside those of ``BoostingOptions``."""
+
+    folds: int = Field(5, gt=1, description="Parts the perturbations are cut into.")
+    gene_strength: float = Field(
+        20.0, gt=0, description="Rows' worth of the line's rate in each gene's rate."
+    )
+    n_factors: int = Field(256, gt=0, description="Singular vectors in the similarity by everything known.")
+    sources: str = Field(
+        f"{ALL},string",
+        min_length=1,
+        description="Similarities whose mean is the perturbations' kernel in the regression, with commas "
+        "between.",
+    )
+
+
+class StackPredictor(Predictor):
     """Gradient-boosted trees over out-of-fold retrieval scores and the like (``stack_features``).
 
     Perturbations of the line are cut into folds; a fold's features come from the other folds' rows, as a
@@ -34,39 +50,23 @@ class StackPredictor:
 
     Parameters
     ----------
-    folds
-        Parts the perturbations are cut into.
-    gene_strength
-        Rows' worth of the line's rate in each gene's rate.
-    n_factors
-        Singular vectors in the similarity by everything known.
-    sources
-        Similarities whose mean is the perturbations' kernel in the regression.
-    **trees
-        Fields of ``BoostingOptions``.
+    **options
+        Fields of ``StackOptions``.
 
     Raises
     ------
     InputError
-        If an option is unknown; from ``fit``, if the line itself has no rows or one perturbation only.
+        If an option is unknown or not allowed; from ``fit``, if the line itself has no rows or one
+        perturbation only.
     """
 
     name: ClassVar[str] = "stack"
     title: ClassVar[str] = "gradient boosting over out-of-fold retrieval scores"
+    options_type: ClassVar[type[StackOptions]] = StackOptions
+    seeded: bool = True
 
-    def __init__(
-        self,
-        *,
-        folds: int = 5,
-        gene_strength: float = 20.0,
-        n_factors: int = 256,
-        sources: str = f"{ALL},string",
-        **trees: float,
-    ):
-        self.folds, self.gene_strength = int(folds), float(gene_strength)
-        self.n_factors, self.sources = int(n_factors), sources
-        self.trees = with_options(self.name, trees, BoostingOptions())
-        self.history: list[dict[str, float]] = []
+    def __init__(self, /, **options: Value):
+        super().__init__(**options)
         self._threads = 1
         self._kernels: LineKernels | None = None
         self._models: dict[str, LineModels] = {}
@@ -76,7 +76,7 @@ class StackPredictor:
         """Make out-of-fold features and grow the trees, then keep all rows' observations for prediction."""
         lines = {task: by_line(task, table) for task, table in checked_tables(tables).items()}
         self._threads = context.threads
-        total, done = sum(self.folds + len(rows) + 1 for rows in lines.values()), 0
+        total, done = sum(self.options.folds + len(rows) + 1 for rows in lines.values()), 0
 
         def step() -> None:
             nonlocal done
@@ -85,12 +85,15 @@ class StackPredictor:
 
         # One thread: the last bits of a product must not depend on how many there are.
         with limited_threads(1):
-            kernels = GeneKernels.build(context.knowledge, n_factors=self.n_factors, seed=context.seed)
-            self._kernels = LineKernels(kernels, self._sources, RidgeOptions())
+            gene_kernels = GeneKernels.build(context.knowledge, n_factors=self.options.n_factors)
+            self._kernels = LineKernels(gene_kernels, self._sources, RidgeOptions())
         for task, rows in lines.items():
             with limited_threads(1):
                 self._models[task] = LineModels.fit(
-                    rows, self._kernels, gene_strength=self.gene_strength, seed=context.seed, step=step
+                    rows,
+                    self._kernels,
+                    gene_strength=self.options.gene_strength,
+                    step=step,
                 )
                 own = rows[OWN].drop_duplicates(["pert", "gene"])
                 features = self._out_of_fold(task, own, context.seed, step)
@@ -98,7 +101,7 @@ class StackPredictor:
                 features.to_numpy(dtype=np.float32),
                 own["label"].to_numpy(),
                 features["rate"].to_numpy(),
-                self.trees,
+                self.options,
                 seed=context.seed,
                 threads=context.threads,
             )
@@ -116,15 +119,10 @@ class StackPredictor:
         matrix = features.to_numpy(dtype=np.float32)
         return self._boosted[task].scores(matrix, features["rate"].to_numpy(), threads=self._threads)
 
-    def parameters(self) -> dict[str, str | int | float | bool | None]:
-        """Return the options in force."""
-        names = ("folds", "gene_strength", "n_factors", "sources")
-        return {name: getattr(self, name) for name in names} | asdict(self.trees)
-
     def state(self) -> dict[str, np.ndarray]:
         """Return the options, the genes' vectors, each line's observations and regression, and the trees."""
         state = options_state(self.parameters())
-        state |= self._kernels.kernels.state() | {"threads": np.array(self._threads)}
+        state |= self._kernels.gene_kernels.state() | {"threads": np.array(self._threads)}
         state["tasks"] = np.array(list(self._models), dtype=str)
         for task, models in self._models.items():
             state |= models.state(task) | self._boosted[task].state(task)
@@ -135,8 +133,8 @@ class StackPredictor:
         """Build the fitted predictor from its arrays."""
         predictor = cls(**options_from_state(state))
         predictor._threads = int(state["threads"])
-        kernels = GeneKernels.from_state(state)
-        predictor._kernels = LineKernels(kernels, predictor._sources, RidgeOptions())
+        gene_kernels = GeneKernels.from_state(state)
+        predictor._kernels = LineKernels(gene_kernels, predictor._sources, RidgeOptions())
         for task in (task for task in TASKS if task in state["tasks"]):
             predictor._boosted[task] = BoostedTrees.from_state(task, state)
             predictor._models[task] = LineModels.from_state(task, state, predictor._kernels)
@@ -144,13 +142,13 @@ class StackPredictor:
 
     @property
     def _sources(self) -> tuple[str, ...]:
-        return tuple(self.sources.split(","))
+        return tuple(self.options.sources.split(","))
 
     def _features(self, pairs: pd.DataFrame, models: LineModels) -> pd.DataFrame:
         """Features of all pairs, made for some perturbations at a time, in the pairs' order."""
         perts, row = np.unique(pairs["pert"].to_numpy(dtype=str), return_inverse=True)
         blocks = range(-(-len(perts) // BLOCK))
-        parts = [features_of(pairs[row // BLOCK == at], models, self._kernels) for at in blocks]
+        parts = [features_of(pairs[row // BLOCK == block], models, self._kernels) for block in blocks]
         return pd.concat(parts).loc[pairs.index]
 
     def _out_of_fold(
@@ -158,7 +156,7 @@ class StackPredictor:
     ) -> pd.DataFrame:
         """Features of the training rows, each fold's from the other folds, in the rows' order."""
         perts, row = np.unique(rows["pert"].to_numpy(dtype=str), return_inverse=True)
-        count = min(self.folds, len(perts))
+        count = min(self.options.folds, len(perts))
         if count < 2:
             raise InputError("stack", [f"{task}: two training perturbations are needed; found {len(perts)}"])
         order = np.random.default_rng([seed, 3]).permutation(len(perts))
@@ -168,7 +166,7 @@ class StackPredictor:
         for part in range(count):
             inside = fold[row] == part
             seen = self._kernels.fit_line(
-                OWN, rows[~inside], gene_strength=self.gene_strength, learnt=models.learnt
+                OWN, rows[~inside], gene_strength=self.options.gene_strength, learnt=models.learnt
             )
             parts.append(self._features(rows[inside], models.with_own(seen)))
             step()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from tasks.comparison.metrics import score_summary
 from tasks.predictors.protocol import OWN, Context, Predictor, checked_tables, no_progress
-from tasks.predictors.splits import held_out_perturbations
+from tasks.predictors.splits import held_out_perturbations, rows_of_perturbations
 
 
 def validation_scores(
@@ -34,18 +35,17 @@ def validation_scores(
     dict
         Task to ``pert``, ``gene``, ``label``, ``score``; without tasks that have no rows on either side.
     """
-    own = getattr(fitted, "validation_scores", None)
-    if own is not None:
-        return own
+    if fitted.validation_scores is not None:
+        return fitted.validation_scores
     tables = checked_tables(tables)
     held = held_out_perturbations(tables)
-    asked = {task: rows[_of(rows, held)] for task, rows in tables.items()}
+    asked = {task: rows[rows_of_perturbations(rows, held)] for task, rows in tables.items()}
     asked = {task: rows for task, rows in asked.items() if len(rows)}
-    learnt = {task: rows[~_of(rows, held)] for task, rows in tables.items()}
+    learnt = {task: rows[~rows_of_perturbations(rows, held)] for task, rows in tables.items()}
     learnt = {task: rows for task, rows in learnt.items() if (rows["source"] == OWN).any()}
     if not learnt:
         return {}
-    quiet = Context(**{**vars(context), "progress": no_progress})
+    quiet = replace(context, progress=no_progress)
     again = make().fit(learnt, quiet)
     columns = ["pert", "gene", "label"]
     return {
@@ -68,7 +68,3 @@ def validation_figures(scores: Mapping[str, pd.DataFrame]) -> dict[str, dict[str
         }
         figures[task] = {name: float(value) for name, value in numbers.items() if not np.isnan(value)}
     return figures
-
-
-def _of(rows: pd.DataFrame, perts: np.ndarray) -> np.ndarray:
-    return ((rows["source"] == OWN) & rows["pert"].isin(perts)).to_numpy()

@@ -12,10 +12,10 @@ import pandas as pd
 
 from storage.atomic import atomic_path
 from tasks.knowledge.graph import KnowledgeGraph
-from tasks.predictors.observations import Observations
+from tasks.predictors.kernels.observations import Observations
+from tasks.predictors.kernels.sampled_retrieval import CATEGORIES, ObservedPairs, draw_observations, sides_of
+from tasks.predictors.kernels.similarity import GeneSimilarity
 from tasks.predictors.protocol import OWN
-from tasks.predictors.sampled_retrieval import CATEGORIES, Cells, draw_observations, sides_of
-from tasks.predictors.similarity import GeneSimilarity
 
 #: The class of observations that depends on the perturbation alone: a near one, any gene.
 OF_PERTURBATION = (("near", "any"),)
@@ -139,23 +139,23 @@ def retrieve(
     """
     rows = training.assign(source=OWN)[["pert", "gene", "label", "source"]]
     rows = rows.sort_values(["pert", "gene"], kind="stable")
-    cells = Cells.build(Observations.build(rows, gene_strength=1.0))
+    observed = ObservedPairs.build(Observations.build(rows, gene_strength=1.0))
     kind = "shared" if nearness == "shared" else "cosine"
-    similarity = GeneSimilarity.build(graph, kind=kind, seed=seed)
+    similarity = GeneSimilarity.build(graph, kind=kind)
     perts, genes = (pairs[column].to_numpy(dtype=str) for column in ("pert", "gene"))
-    sides = sides_of(perts, genes, cells, similarity, neighbours=neighbours)
-    parts, shared = _draw(perts, genes, cells, sides, budget, seed, by_pert=draw_for == "perturbation")
+    sides = sides_of(perts, genes, observed, similarity, neighbours=neighbours)
+    parts, shared = _draw(perts, genes, observed, sides, budget, seed, by_pert=draw_for == "perturbation")
     drawn = _each_once(np.concatenate(parts, axis=1), shared)
     # A question that is itself among the training rows is not shown its own answer.
-    own = cells.find(sides["pert"]["same"][:, 0], sides["gene"]["same"][:, 0])[:, None]
+    own = observed.find(sides["pert"]["same"][:, 0], sides["gene"]["same"][:, 0])[:, None]
     drawn, shared = (np.where(found == own, -1, found) for found in (drawn, shared))
     numbers = np.repeat(np.arange(len(parts)), [part.shape[1] for part in parts])
-    kinds = _kinds(drawn, numbers, cells, sides, by_pert=draw_for == "question")
-    pert, gene = np.divmod(cells.keys, len(cells.genes))
+    kinds = _kinds(drawn, numbers, observed, sides, by_pert=draw_for == "question")
+    pert, gene = np.divmod(observed.keys, len(observed.genes))
     return Retrieved(
-        seen_perts=cells.perts[pert],
-        seen_genes=cells.genes[gene],
-        outcomes=np.rint(cells.outcome).astype(np.int8),
+        seen_perts=observed.perts[pert],
+        seen_genes=observed.genes[gene],
+        outcomes=np.rint(observed.outcome).astype(np.int8),
         drawn=drawn.astype(np.int32),
         kinds=kinds,
         shared=shared.astype(np.int32),
@@ -163,17 +163,24 @@ def retrieve(
 
 
 def _draw(
-    perts: np.ndarray, genes: np.ndarray, cells: Cells, sides: dict, budget: int, seed: int, *, by_pert: bool
+    perts: np.ndarray,
+    genes: np.ndarray,
+    observed: ObservedPairs,
+    sides: dict,
+    budget: int,
+    seed: int,
+    *,
+    by_pert: bool,
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Cells drawn for each question by category, and those drawn once for its perturbation."""
+    """Observed pairs drawn for each question by category, and those drawn once for its perturbation."""
     nothing = np.full((len(perts), 0), -1, dtype=np.int64)
     if not by_pert:
-        return draw_observations(perts, genes, cells, sides, budget=budget, seed=seed), nothing
+        return draw_observations(perts, genes, observed, sides, budget=budget, seed=seed), nothing
     categories = (*CATEGORIES[:-1], (("any", "near"),))
-    parts = draw_observations(perts, genes, cells, sides, budget=budget, seed=seed, categories=categories)
+    parts = draw_observations(perts, genes, observed, sides, budget=budget, seed=seed, categories=categories)
     # Without the gene's name in the seed, all questions about a perturbation draw the same.
     alone, of_pert = np.full(len(perts), ""), (OF_PERTURBATION,)
-    own = draw_observations(perts, alone, cells, sides, budget=budget, seed=seed, categories=of_pert)[0]
+    own = draw_observations(perts, alone, observed, sides, budget=budget, seed=seed, categories=of_pert)[0]
     return parts, _each_once(own, nothing)
 
 
@@ -186,9 +193,11 @@ def _each_once(drawn: np.ndarray, taken: np.ndarray) -> np.ndarray:
     return drawn
 
 
-def _kinds(drawn: np.ndarray, numbers: np.ndarray, cells: Cells, sides: dict, *, by_pert: bool) -> np.ndarray:
+def _kinds(
+    drawn: np.ndarray, numbers: np.ndarray, observed: ObservedPairs, sides: dict, *, by_pert: bool
+) -> np.ndarray:
     """Which of the seven classes each drawn pair belongs to, int8 like ``drawn``."""
-    pert, gene = np.divmod(cells.keys[drawn], len(cells.genes))
+    pert, gene = np.divmod(observed.keys[drawn], len(observed.genes))
     same_gene = gene == sides["gene"]["same"]
     # A pair near on both sides may be drawn by way of either; it is named by its perturbation, unless those
     # are drawn for the perturbation alone.

@@ -22,11 +22,11 @@ from torch import nn
 
 from tasks.knowledge import KnowledgeGraph, read_knowledge
 from tasks.predictors.fitting import training_rows
-from tasks.predictors.gat_encoding import GraphEncoding
-from tasks.predictors.gat_options import GATOptions
-from tasks.predictors.network_head import make_optimiser
-from tasks.predictors.network_rows import NamedNodes, PairRows
-from tasks.predictors.network_training import Encoding, Network, one_epoch, train
+from tasks.predictors.networks.gat_encoding import GraphEncoding
+from tasks.predictors.networks.gat_options import GATOptions
+from tasks.predictors.networks.head import make_optimiser
+from tasks.predictors.networks.rows import NamedNodes, PairRows
+from tasks.predictors.networks.training import Encoding, Network, one_epoch, train
 from tasks.predictors.protocol import TASKS, Context, checked_tables
 from tasks.predictors.threads import deterministic_torch
 from tests.benchmarks.measure import THREADS, Figures, measured, medians
@@ -58,7 +58,7 @@ def ours(rows: PairRows, knowledge: KnowledgeGraph, options: GATOptions, *, seed
 
 def time_epoch(name: str, rows: PairRows, knowledge: KnowledgeGraph) -> Figures:
     """Time of one epoch without validation, after a first batch that is not timed, and the epoch's size."""
-    options = GATOptions.checked(OURS.get(name, WHOLE.get(name)))
+    options = GATOptions(**OURS.get(name, WHOLE.get(name)))
     order = np.random.default_rng(0).permutation(np.flatnonzero(~rows.validation()))
     batches = -(-len(order) // options.batch_size)
     first = order[: options.batch_size]
@@ -84,7 +84,7 @@ def best_validation(
     rows: PairRows, knowledge: KnowledgeGraph, options: Mapping[str, int], *, epochs: int, seed: int
 ) -> float:
     """Best area under the precision-recall curve of DE within so many epochs of ours."""
-    checked = GATOptions.checked({**options, "max_epochs": epochs, "min_epochs": epochs})
+    checked = GATOptions(**options, max_epochs=epochs, min_epochs=epochs)
     context = Context(knowledge, seed=seed, threads=THREADS)
     history = train(rows, ours(rows, knowledge, checked, seed=seed), context, checked).history
     return max(metrics[METRIC] for metrics in history)

@@ -12,12 +12,12 @@ from torch import nn
 from torch_geometric.nn import GATConv
 
 from tasks.knowledge import KnowledgeGraph
-from tasks.predictors.gat_encoding import start_vectors
-from tasks.predictors.gat_graph import NodeIndex, link_matrix
-from tasks.predictors.gat_options import GATOptions
-from tasks.predictors.network_head import DROPOUT, pair_loss
-from tasks.predictors.network_rows import NamedNodes, PairRows
-from tasks.predictors.network_training import CLIP, Network
+from tasks.predictors.networks.gat_encoding import start_vectors
+from tasks.predictors.networks.gat_graph import NodeIndex, link_matrix
+from tasks.predictors.networks.gat_options import GATOptions
+from tasks.predictors.networks.head import DROPOUT, pair_loss
+from tasks.predictors.networks.rows import NamedNodes, PairRows
+from tasks.predictors.networks.training import CLIP, Network
 
 
 class WholeGraph(nn.Module):

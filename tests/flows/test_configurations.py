@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 import pytest
 
 from flows.configurations import configurations
-from flows.options import PredictorOptions
+from flows.options import PredictorName, PredictorOptions
 from flows.records import LabelSet
 from storage.errors import InputError
+from tasks.predictors import PREDICTORS
 
 
 def label_set(name: str, *tasks: str) -> LabelSet:
@@ -40,6 +42,10 @@ def test_the_whole_grid_is_twelve_sizes_of_each_network():
         (dict(one.options)["layers"], dict(one.options)["hidden"]) for one in made if one.predictor == "mlp"
     }
     assert sizes == {(layers, hidden) for layers in (1, 2, 4, 8) for hidden in (64, 128, 256)}
+
+
+def test_the_form_offers_every_predictor():
+    assert get_args(PredictorName) == tuple(PREDICTORS)
 
 
 def test_settings_reach_their_predictor_only():

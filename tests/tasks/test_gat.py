@@ -16,14 +16,14 @@ from storage.errors import InputError
 from tasks.knowledge import KnowledgeGraph, SymbolIndex
 from tasks.predictors import Context, make_predictor
 from tasks.predictors.gat import GATPredictor
-from tasks.predictors.gat_encoding import GraphEncoding
-from tasks.predictors.gat_graph import NodeIndex, link_matrix, needed_layers
-from tasks.predictors.gat_kinds import LinkKinds
-from tasks.predictors.gat_network import Encoder, SortedGATConv
-from tasks.predictors.gat_options import GATOptions
-from tasks.predictors.network_head import pair_loss
-from tasks.predictors.network_rows import NamedNodes, PairRows
-from tasks.predictors.network_training import Network, one_epoch
+from tasks.predictors.networks.gat_encoding import GraphEncoding
+from tasks.predictors.networks.gat_graph import NodeIndex, link_matrix, needed_layers
+from tasks.predictors.networks.gat_kinds import LinkKinds
+from tasks.predictors.networks.gat_network import Encoder, SortedGATConv
+from tasks.predictors.networks.gat_options import GATOptions
+from tasks.predictors.networks.head import pair_loss
+from tasks.predictors.networks.rows import NamedNodes, PairRows
+from tasks.predictors.networks.training import Network, one_epoch
 from tasks.predictors.protocol import checked_tables
 from tasks.predictors.threads import deterministic_torch
 
@@ -201,7 +201,7 @@ def test_attention_learns_which_source_to_hear():
     options = {"hidden": 16, "learning_rate": 1e-2, "batch_size": 400}
     named, vectors = NamedNodes.build(rows.names, graph.symbols), []
     for on in (False, True):
-        checked = GATOptions.checked({**options, "edge_types": on})
+        checked = GATOptions(**options, edge_types=on)
         encoding = GraphEncoding(graph, named, checked, seed=2)
         torch.manual_seed(0)
         vectors.append(encoding.encoder().eval()(*encoding.inputs(np.arange(graph.n_genes), "cpu")).detach())

@@ -15,9 +15,9 @@ from storage.errors import InputError
 from tasks.knowledge import KnowledgeGraph, SymbolIndex
 from tasks.predictors import gears
 from tasks.predictors.gears import GEARSPredictor
-from tasks.predictors.gears_cells import read_training_cells
-from tasks.predictors.gears_graph import GOGraph
-from tasks.predictors.gears_package import package_is_installed
+from tasks.predictors.gears_model.cells import read_training_cells
+from tasks.predictors.gears_model.graph import GOGraph
+from tasks.predictors.gears_model.package import package_is_installed
 from tasks.predictors.protocol import Context
 from tests.screens import CONTROL, write_screen
 
@@ -268,7 +268,7 @@ def test_the_change_is_what_the_package_predicts_for_real_control_cells(fitted, 
     from gears.utils import create_cell_graph_for_prediction
     from torch_geometric.loader import DataLoader
 
-    from tasks.predictors.gears_prediction import loaded_network, predicted_change
+    from tasks.predictors.gears_model.prediction import loaded_network, predicted_change
 
     scores = fitted._scores
     cells = read(screen, most_genes=100).controls[:6].toarray()

@@ -19,17 +19,19 @@ from sklearn.preprocessing import StandardScaler
 
 from storage.embeddings import EmbeddingStore, model_digest
 from storage.errors import InputError, StorageError
+from storage.manifest import file_digest
 from tasks.knowledge import KnowledgeGraph, SymbolIndex
-from tasks.predictors import text_embeddings
+from tasks.predictors import genept, make_predictor
 from tasks.predictors.genept import GenePTPredictor
-from tasks.predictors.pair_regression import PairRegression
 from tasks.predictors.protocol import Context
-from tasks.predictors.text_embeddings import (
+from tasks.predictors.texts import embeddings as text_embeddings
+from tasks.predictors.texts.embeddings import (
     find_model,
     gene_descriptions,
     model_vectors,
     tfidf_vectors,
 )
+from tasks.predictors.texts.pair_regression import PairRegression
 from tests.conftest import ROOT
 
 TOPICS = {
@@ -125,7 +127,7 @@ def test_tfidf_keeps_the_cosines_of_words():
     ]
     words = TfidfVectorizer(sublinear_tf=True, min_df=2, stop_words="english").fit_transform(texts).toarray()
     # Three words are shared by two texts: with as many factors nothing is lost.
-    vectors = tfidf_vectors(texts, n_factors=50, seed=0)
+    vectors = tfidf_vectors(texts, n_factors=50)
     assert vectors.dtype == np.float32
     assert vectors.shape == (5, words.shape[1] - 1)
     left, values, right = np.linalg.svd(words, full_matrices=False)
@@ -332,7 +334,7 @@ def test_genes_without_text_get_the_mean_and_are_counted(folder):
     np.testing.assert_allclose(same.predict("de", pairs), predictor.predict("de", pairs), rtol=1e-6)
     assert predictor.counts == {"genes": 80, "without_summary": 2, "without_text": 1, "unknown": 1}
     texts, _ = gene_descriptions(folder, np.array(names))
-    known = tfidf_vectors(texts[:-1], n_factors=16, seed=3)
+    known = tfidf_vectors(texts[:-1], n_factors=16)
     mean = known.mean(axis=0)
     at = predictor._positions(np.array(["G79", "what", "OLD", "pair", "strangers"]))
     expected = np.stack([mean, mean, known[1], known[:2].mean(axis=0), mean])
@@ -376,6 +378,19 @@ def test_state_keeps_all_that_predict_needs(folder):
         assert np.isfinite(expected).all()
         for other in (again, loaded):
             assert other.predict(task, pairs).tobytes() == expected.tobytes()
+
+
+def test_what_is_read_beside_the_graph_is_told_by_digest(folder, monkeypatch):
+    """Of an ensemble it is what its members read."""
+    texts = file_digest(folder / "gene_text.parquet")
+    assert make_predictor("kernel").further_inputs(folder) == {}
+    assert GenePTPredictor(embedding_model="tfidf").further_inputs(folder) == {"gene texts": texts}
+    (folder / "model").mkdir()
+    (folder / "model" / "config.json").write_text("{}")
+    told = {"gene texts": texts, "text model": model_digest(folder / "model")}
+    assert GenePTPredictor(embedding_model=folder / "model").further_inputs(folder) == told
+    monkeypatch.setattr(genept, "find_model", lambda name, knowledge: folder / "model")
+    assert make_predictor("ensemble", members="prior,genept").further_inputs(folder) == told
 
 
 def test_bad_options_and_models_are_refused(folder):

@@ -14,12 +14,12 @@ from sklearn.metrics import roc_auc_score
 from storage.errors import InputError
 from tasks.knowledge import KnowledgeGraph, SymbolIndex, read_knowledge
 from tasks.predictors import PREDICTORS, Context, make_predictor
-from tasks.predictors.ensemble_weights import PENALTY, Blend
 from tasks.predictors.fitting import FitRequest, fit
-from tasks.predictors.gene_kernels import GeneKernels
-from tasks.predictors.kernel_ridge import KernelRidge, RidgeOptions, pert_kernel
-from tasks.predictors.lines import Programmes
-from tasks.predictors.observations import Observations
+from tasks.predictors.kernels.gene_kernels import GeneKernels
+from tasks.predictors.kernels.kernel_ridge import KernelRidge, RidgeOptions, pert_kernel
+from tasks.predictors.kernels.lines import Programmes
+from tasks.predictors.kernels.observations import Observations
+from tasks.predictors.stacking.ensemble_weights import PENALTY, Blend
 
 N_GROUPS = 4
 OPTIONS = {
@@ -130,7 +130,7 @@ def test_programmes_tell_like_from_unlike():
     pattern = rng.normal(size=(2, 30)).astype(np.float32)
     first = pattern[[0, 0, 1, 1]] * np.array([[1], [3], [1], [2]], dtype=np.float32)
     responses = [first, 100 * first[:, :20]]
-    vectors = Programmes.fit(responses, seed=0).vectors(responses)
+    vectors = Programmes.fit(responses).vectors(responses)
     cosine = vectors @ vectors.T
     np.testing.assert_allclose(np.diag(cosine), 1, atol=1e-5)
     assert min(cosine[0, 1], cosine[2, 3]) > 0.99
@@ -171,10 +171,44 @@ def write_tables(folder, graph, test_labels):
     member = graph.incidence.tocoo()
     terms = {"source_gene": names[member.row], "target": graph.terms[member.col], "relation": "in"}
     pd.DataFrame(terms).to_parquet(folder / "gene_terms.parquet")
-    texts = [f"A gene of group {at % N_GROUPS} and of kind {at % 7}" for at in range(len(names))]
+    texts = [
+        f"group{at % N_GROUPS} kind{at % 7} sort{at * at % 13} class{at % 11}" for at in range(len(names))
+    ]
     told = pd.DataFrame({"gene": names, "description": texts, "source": "refseq_summary"})
     told.to_parquet(folder / "gene_text.parquet")
     return rows
+
+
+def request_for(name, folder, *, seed=0, **options):
+    """To fit on the folder's table; the same table again stands for another line."""
+    table = str(folder / "line-de.parquet")
+    return FitRequest(
+        predictor=name,
+        tables={"de": table},
+        knowledge=str(folder),
+        also={"de": (table,)},
+        noncommercial=False,
+        max_links=1000,
+        seed=seed,
+        threads=1,
+        device="cpu",
+        options=OPTIONS.get(name, {}) | QUICK.get(name, {}) | options,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [*((name, {}) for name in PREDICTORS if name != "gears"), ("retrieval", {"form": "sampled"})],
+)
+def test_who_says_that_it_has_no_seed_has_none(name, options, graph, tmp_path):
+    """Without a seed two of them give the same bytes; with one they do not."""
+    rows, outcomes = write_tables(tmp_path, graph, lambda y: y), []
+    for seed in (0, 7):
+        model, _ = fit(request_for(name, tmp_path, seed=seed, **options), lambda *_: None)
+        seeded = model.seeded
+        state = {key: np.asarray(values).tobytes() for key, values in model.state().items()}
+        outcomes.append((state, model.predict("de", rows[["pert", "gene"]]).tobytes()))
+    assert (outcomes[0] != outcomes[1]) == seeded
 
 
 @pytest.mark.parametrize("name", [name for name in PREDICTORS if name != "gears"])
@@ -188,21 +222,8 @@ def test_poisoned_test_labels_change_nothing(name, graph, tmp_path):
         folder = tmp_path / f"case{at}"
         folder.mkdir()
         rows = write_tables(folder, graph, poison)
-        table = str(folder / "line-de.parquet")
-        # The same table again as another line: its test rows must be as untouched.
-        request = FitRequest(
-            predictor=name,
-            tables={"de": table},
-            knowledge=str(folder),
-            also={"de": (table,)},
-            noncommercial=False,
-            max_links=1000,
-            seed=0,
-            threads=1,
-            device="cpu",
-            options=OPTIONS.get(name, {}) | QUICK.get(name, {}),
-        )
-        model, _ = fit(request, lambda *_: None)
+        # Test rows of the other line, which is the same table again, must be as untouched.
+        model, _ = fit(request_for(name, folder), lambda *_: None)
         asked = rows.loc[rows["split"] == "test", ["pert", "gene"]]
         found.append((model.predict("de", asked).tobytes(), sorted(model.state())))
     assert found[0] == found[1] == found[2]
@@ -250,13 +271,12 @@ def test_too_few_perturbations_are_refused(graph):
         fitted("ensemble", {"de": planted(perts=[1, 2])}, graph)
 
 
-def test_unknown_options_are_named():
-    for name in ("kernel", "stack"):
-        with pytest.raises(InputError, match="unknown options depth"):
-            make_predictor(name, depth=3)
+def test_members_of_an_ensemble_are_checked():
     with pytest.raises(InputError) as caught:
         make_predictor("ensemble", members="oracle,ensemble", held_out=1.5)
-    assert len(caught.value.problems) == 3
+    members, held_out = caught.value.problems
+    assert members.startswith("members: no member 'oracle' or 'ensemble'; allowed are prior, physical")
+    assert held_out == "held_out must be less than 1; found 1.5"
 
 
 def test_blend_equals_penalised_logistic_regression():

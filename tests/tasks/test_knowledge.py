@@ -8,6 +8,7 @@ import pytest
 
 from storage.errors import InputError
 from tasks.knowledge import SymbolIndex, read_knowledge
+from tasks.knowledge.lookup import sorted_positions
 
 
 def write(folder, name, columns, rows):
@@ -139,6 +140,20 @@ def test_folder_with_edges_only(tmp_path):
     graph = read_knowledge(tmp_path)
     assert graph.incidence.shape == (2, 0)
     assert graph.resolve(["SIM0002", "SIM0003"]).tolist() == [1, -1]
+
+
+@pytest.mark.parametrize("shape", [(30,), (5, 6), (0,)])
+@pytest.mark.parametrize("kind", [np.int64, str])
+def test_positions_are_those_of_list_index(kind, shape):
+    rng = np.random.default_rng(0)
+    ordered = np.unique(rng.choice(60, 20).astype(kind))
+    values = rng.integers(-3, 70, shape).astype(kind)
+    known = ordered.tolist()
+    expected = [known.index(value) if value in known else -1 for value in values.ravel().tolist()]
+    places = sorted_positions(ordered, values)
+    assert places.dtype == np.int64
+    np.testing.assert_array_equal(places, np.reshape(expected, shape))
+    assert (sorted_positions(ordered[:0], values) == -1).all()
 
 
 def test_symbol_index_keeps_only_aliases_that_lead_somewhere():

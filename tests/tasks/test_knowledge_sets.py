@@ -10,7 +10,7 @@ from scipy import sparse
 from storage.errors import InputError
 from tasks.knowledge import KnowledgeGraph, SymbolIndex
 from tasks.predictors import PREDICTORS, Context, make_predictor
-from tasks.predictors.similarity import GeneSimilarity
+from tasks.predictors.kernels.similarity import GeneSimilarity
 
 N, N_TERMS = 40, 30
 GENES = [f"g{i:02d}" for i in range(N)]
@@ -113,14 +113,14 @@ def test_sets_that_cannot_be_are_listed_together(graph):
 
 @pytest.mark.parametrize("kind", ["cosine", "shared"])
 def test_similarity_between_genes_does_not_change(graph, with_sets, kind):
-    before = GeneSimilarity.build(graph, kind=kind, n_factors=6, seed=2)
-    after = GeneSimilarity.build(with_sets, kind=kind, n_factors=6, seed=2)
+    before = GeneSimilarity.build(graph, kind=kind, n_factors=6)
+    after = GeneSimilarity.build(with_sets, kind=kind, n_factors=6)
     names = np.array(GENES)
     np.testing.assert_array_equal(after.between(names, names), before.between(names, names))
 
 
 def test_similarity_of_a_set_is_that_of_the_mean_of_its_members_features(graph, with_sets):
-    similarity = GeneSimilarity.build(with_sets, n_factors=N, seed=2)
+    similarity = GeneSimilarity.build(with_sets, n_factors=N)
     linked = (graph.adjacency.toarray() > 0).astype(float)
     features = np.hstack([graph.incidence.toarray(), linked + np.eye(N)])
     sizes = (features > 0).sum(axis=0)

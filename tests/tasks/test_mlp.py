@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from storage.errors import InputError
 from tasks.knowledge import KnowledgeGraph, SymbolIndex
 from tasks.predictors import Context, make_predictor
-from tasks.predictors.mlp_encoding import FeedForwardEncoder
+from tasks.predictors.networks.mlp_encoding import FeedForwardEncoder
 
 OPTIONS = {"hidden": 16, "learning_rate": 3e-3, "batch_size": 100, "max_epochs": 40, "min_epochs": 15}
 NAMES = [f"g{i:02d}" for i in range(30)]

@@ -10,10 +10,10 @@ from sklearn.metrics import average_precision_score
 
 from storage.errors import InputError
 from tasks.predictors import Context, make_predictor
-from tasks.predictors.gat_options import GATOptions
-from tasks.predictors.network_head import pair_loss
-from tasks.predictors.network_rows import NamedNodes, PairRows
-from tasks.predictors.network_training import CLIP, Network, one_epoch
+from tasks.predictors.networks.gat_options import GATOptions
+from tasks.predictors.networks.head import pair_loss
+from tasks.predictors.networks.rows import NamedNodes, PairRows
+from tasks.predictors.networks.training import CLIP, Network, one_epoch
 from tasks.predictors.protocol import checked_tables
 from tests.benchmarks import gat_epochs
 from tests.benchmarks.whole_graph import whole_graph, whole_graph_batches
@@ -57,14 +57,8 @@ def both_forms(options):
 @pytest.mark.parametrize("per_encoding", [1, 2])
 def test_gradients_equal_those_of_the_whole_graph(max_links, per_encoding, without_dropout):
     """What one encoding's batches ask for, summed, is what autograd through PyG's layers gives for each."""
-    options = GATOptions.checked(
-        {
-            "hidden": 8,
-            "layers": 2,
-            "max_links": max_links,
-            "batch_size": 25,
-            "batches_per_encoding": per_encoding,
-        }
+    options = GATOptions(
+        hidden=8, layers=2, max_links=max_links, batch_size=25, batches_per_encoding=per_encoding
     )
     rows, ours, whole = both_forms(options)
     recorders = Recorder(ours.encoder), Recorder(ours.head)
@@ -103,7 +97,7 @@ def clipped(gradients):
 
 
 def test_vectors_equal_those_of_the_whole_graph():
-    options = GATOptions.checked({"hidden": 8, "layers": 3, "max_links": 0})
+    options = GATOptions(hidden=8, layers=3, max_links=0)
     _, ours, whole = both_forms(options)
     ours.train(False)
     whole.train(False)
@@ -112,7 +106,7 @@ def test_vectors_equal_those_of_the_whole_graph():
 
 def test_the_epoch_that_is_timed_learns():
     """The whole graph's loop, by which the benchmark times the paper's way, lowers the loss."""
-    options = GATOptions.checked({"hidden": 8, "batch_size": 50, "learning_rate": 3e-3})
+    options = GATOptions(hidden=8, batch_size=50, learning_rate=3e-3)
     _, _, whole = both_forms(options)
     modules = torch.nn.ModuleList([whole.encoder, whole.head])
     optimiser = torch.optim.AdamW(modules.parameters(), lr=3e-3)

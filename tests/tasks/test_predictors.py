@@ -15,11 +15,11 @@ from sklearn.metrics import roc_auc_score
 from storage.errors import InputError
 from tasks.knowledge import KnowledgeGraph, SymbolIndex, read_knowledge
 from tasks.predictors import PREDICTORS, Context, Predictor, make_predictor
-from tasks.predictors.observations import Observations
+from tasks.predictors.kernels.observations import Observations
+from tasks.predictors.kernels.sampled_retrieval import ObservedPairs, sampled_scores
+from tasks.predictors.kernels.similarity import GeneSimilarity
+from tasks.predictors.kernels.weighted_retrieval import Weights, weighted_scores
 from tasks.predictors.protocol import checked_tables
-from tasks.predictors.sampled_retrieval import Cells, sampled_scores
-from tasks.predictors.similarity import GeneSimilarity
-from tasks.predictors.weighted_retrieval import Weights, weighted_scores
 
 OPTIONS = {
     "ensemble": {"members": "kernel,retrieval,retrieval"},
@@ -29,7 +29,7 @@ OPTIONS = {
     "retrieval": {"n_factors": 8, "near_perts": 6, "near_genes": 4},
     "stack": {"n_factors": 8, "folds": 3, "models": 2, "rounds": 5},
 }
-# GenePT needs texts and GEARS cells: they are held to the same in tests of their own.
+# GenePT needs texts and GEARS observed: they are held to the same in tests of their own.
 NAMES = sorted(set(PREDICTORS) - {"genept", "gears"})
 
 
@@ -180,11 +180,63 @@ def test_bad_tables_are_refused_with_every_problem(name, graph):
 def test_unknown_names_and_options():
     with pytest.raises(InputError, match="allowed are prior, physical, retrieval"):
         make_predictor("oracle")
-    with pytest.raises(InputError, match="options do not fit"):
+    with pytest.raises(InputError, match="prior: no option 'depth'; allowed are strength"):
         make_predictor("prior", depth=3)
+    with pytest.raises(InputError, match="physical: no option 'name'; there are none"):
+        make_predictor("physical", name="x")
+    for name in PREDICTORS:
+        with pytest.raises(InputError, match="no option 'self'"):
+            make_predictor(name, self=3)
     with pytest.raises(InputError) as caught:
-        make_predictor("retrieval", form="guess", depth=3)
-    assert len(caught.value.problems) == 2
+        make_predictor("retrieval", form="guess", depth=3, budget=2.5, shrinkage=float("nan"))
+    assert sorted(caught.value.problems) == [
+        "budget must be a whole number; found 2.5",
+        "form must be one of weighted, sampled; found 'guess'",
+        f"no option 'depth'; allowed are {', '.join(PREDICTORS['retrieval']().parameters())}",
+        "shrinkage must be finite; found nan",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value", "told"),
+    [
+        ("prior", "strength", -1, "must be greater than 0; found -1"),
+        ("prior", "strength", True, "must be a number; found True"),
+        ("retrieval", "neighbours", "abc", "must be a whole number; found 'abc'"),
+        ("retrieval", "near_perts", "abc", "must be a whole number; found 'abc'"),
+        ("retrieval", "same_pert", -0.5, "must be 0 or greater; found -0.5"),
+        ("kernel", "power", "abc", "must be a number; found 'abc'"),
+        ("kernel", "n_factors", -3, "must be greater than 0; found -3"),
+        ("kernel", "sources", "", "must not be empty; found ''"),
+        ("stack", "folds", "x", "must be a whole number; found 'x'"),
+        ("stack", "folds", 0, "must be greater than 1; found 0"),
+        ("stack", "row_share", 1.5, "must be 1 or less; found 1.5"),
+        ("ensemble", "members", 5, "must be text; found 5"),
+        ("ensemble", "members", "kernel,", "no member ''"),
+        ("mlp", "learning_rate", float("inf"), "must be finite; found inf"),
+        ("gat", "edge_types", 1, "must be true or false; found 1"),
+        ("gat", "max_links", -1, "must be 0 or greater; found -1"),
+        ("genept", "product", "maybe", "must be true or false; found 'maybe'"),
+        ("gears", "cells", 1, "must be greater than 1; found 1"),
+        ("gears", "epochs", "many", "must be a whole number; found 'many'"),
+    ],
+)
+def test_values_that_are_not_allowed_are_refused(name, option, value, told):
+    with pytest.raises(InputError) as caught:
+        make_predictor(name, **{option: value})
+    (problem,) = caught.value.problems
+    assert problem.startswith(option)
+    assert told in problem
+
+
+@pytest.mark.parametrize("name", sorted(PREDICTORS))
+def test_every_option_is_described_and_unchangeable(name):
+    options = make_predictor(name).options
+    for field in type(options).model_fields.values():
+        assert field.description
+        assert field.description.endswith(".")
+    with pytest.raises(ValueError, match=r"frozen|no field"):
+        options.strength = 2
 
 
 def test_prior_is_the_smoothed_rate(graph):
@@ -273,7 +325,7 @@ def test_sampled_retrieval_with_a_budget_for_all_is_the_mean_of_each_category(gr
     """With room for every candidate the first two categories are exhaustive: the mean is exact."""
     table = checked_tables(small_tables())["de"]
     table = table[table["source"] == "own"]
-    cells = Cells.build(Observations.build(table, gene_strength=1))
+    observed = ObservedPairs.build(Observations.build(table, gene_strength=1))
     similarity = GeneSimilarity.build(graph, kind="shared")
     shared, names = shared_neighbours(graph), graph.genes.tolist()
     outcome = {(r.pert, r.gene): r.label for r in table.itertuples()}
@@ -285,7 +337,7 @@ def test_sampled_retrieval_with_a_budget_for_all_is_the_mean_of_each_category(gr
     def count(a, b):
         return shared[names.index(a), names.index(b)]
 
-    from tasks.predictors import sampled_retrieval
+    from tasks.predictors.kernels import sampled_retrieval
 
     for pert, gene in [("g30", "g16"), ("g05", "g20"), ("g31", "g28")]:
         near_perts = near(pert, sorted(table["pert"].unique()))
@@ -296,7 +348,7 @@ def test_sampled_retrieval_with_a_budget_for_all_is_the_mean_of_each_category(gr
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sampled_retrieval, "CATEGORIES", sampled_retrieval.CATEGORIES[:2])
             score = sampled_scores(
-                np.array([pert]), np.array([gene]), cells, similarity, neighbours=3, budget=100, seed=0
+                np.array([pert]), np.array([gene]), observed, similarity, neighbours=3, budget=100, seed=0
             )
         assert score[0] == pytest.approx(np.mean(found))
 
@@ -304,22 +356,22 @@ def test_sampled_retrieval_with_a_budget_for_all_is_the_mean_of_each_category(gr
 def test_sampled_draws_come_from_the_right_cells(graph):
     """A pair's draws must not depend on the other pairs, and must reach all of a gene's observations."""
     table = checked_tables(small_tables())["de"]
-    cells = Cells.build(Observations.build(table, gene_strength=1))
+    observed = ObservedPairs.build(Observations.build(table, gene_strength=1))
     similarity = GeneSimilarity.build(graph, kind="shared")
     perts, genes = np.repeat(["g30", "g31", "g32"], 14), np.tile([f"g{i}" for i in range(15, 29)], 3)
     options = {"neighbours": 3, "budget": 5, "seed": 7}
-    together = sampled_scores(perts, genes, cells, similarity, **options)
+    together = sampled_scores(perts, genes, observed, similarity, **options)
     alone = [
-        sampled_scores(perts[[i]], genes[[i]], cells, similarity, **options)[0] for i in range(len(perts))
+        sampled_scores(perts[[i]], genes[[i]], observed, similarity, **options)[0] for i in range(len(perts))
     ]
     np.testing.assert_array_equal(together, alone)
     # A perturbation without neighbours and a gene seen once: its one observation, or near genes', is all.
     lone = table[(table["gene"] == "not in the graph") & (table["source"] == "own")]
-    cells = Cells.build(Observations.build(lone, gene_strength=1))
+    observed = ObservedPairs.build(Observations.build(lone, gene_strength=1))
     many = sampled_scores(
         np.array(["never seen"]),
         np.array(["not in the graph"]),
-        cells,
+        observed,
         similarity,
         **{**options, "budget": 4000},
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.predictors.stack_features import features_of_lines
+from tasks.predictors.stacking.stack_features import features_of_lines
 
 NAMES = ("ridge", "ridge_strength", "rate", "response", "outcome", "seen")
 

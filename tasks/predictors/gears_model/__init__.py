@@ -1,0 +1,1 @@
+"""What GEARS is given, its package, and scores of what it predicts."""

@@ -1,0 +1,1 @@
+"""Similarities of genes, and retrieval and regressions made of them."""

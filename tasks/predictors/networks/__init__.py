@@ -1,0 +1,1 @@
+"""The networks mlp and gat: their nodes, encoders, head and training."""

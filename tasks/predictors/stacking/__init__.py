@@ -1,0 +1,1 @@
+"""Learning from the scores of other methods."""

@@ -1,0 +1,1 @@
+"""Texts of genes as vectors, and the regression on them."""
