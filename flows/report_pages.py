@@ -51,13 +51,16 @@ def screen_sections(screen: ScreenRecords) -> list[Section]:
     def optional(path: Path) -> pd.DataFrame | None:
         return read_frame(path) if path.is_file() else None
 
-    recipe = calibration_of(screen.labels)
+    calibration = calibration_of(screen.labels)
+    recipe = read_recipe(screen.labels.folder / "de.parquet")
     perturbations = read_frame(screen.labels.folder / "perturbations.parquet")
     # The whole table of tests may be larger than memory; only these are drawn.
     drawn = most_responsive(perturbations)["perturbation"].head(MOST_DRAWN)
     sections = label_sections(
         read_perturbations(screen.tests.folder / "tests.parquet", drawn.tolist()),
         perturbations,
+        fdr=recipe["fdr"],
+        min_log2_fold_change=recipe["min_log2_fold_change"],
         guides=read_frame(screen.quality.folder / "guides.parquet"),
         null_tests=optional(screen.tests.folder / "null.parquet"),
         truth_check=optional(screen.labels.folder / "truth_check.parquet"),
@@ -66,11 +69,11 @@ def screen_sections(screen: ScreenRecords) -> list[Section]:
             "cells without a perturbation, left out": screen.screen.rows["unassigned cells"],
             "non-zero counts": screen.screen.rows["values"],
             "DE tests": screen.tests.rows["tests.parquet"],
-            "DE calls among false perturbations": recipe.get("null_de_calls"),
+            "DE calls among false perturbations": calibration.get("null_de_calls"),
             "pseudobulk profiles": screen.pseudobulk.rows["pseudobulk.h5ad"],
         },
-        calibration=recipe,
-        detectable=read_recipe(screen.labels.folder / "de.parquet")["detectable"],
+        calibration=calibration,
+        detectable=recipe["detectable"],
     )
     if screen.side_by_side is not None:
         chosen = read_recipe(screen.tests.folder / "tests.parquet")["test"]

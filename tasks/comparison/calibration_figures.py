@@ -76,7 +76,7 @@ def _histogram(ax: Axes, p_value: np.ndarray) -> None:
     )
 
 
-def truth_figure(truth_check: pd.DataFrame, *, alpha: float = 0.05) -> Figure:
+def truth_figure(truth_check: pd.DataFrame, *, fdr: float) -> Figure:
     """Power and false discovery rate where the truth is known.
 
     Parameters
@@ -84,8 +84,8 @@ def truth_figure(truth_check: pd.DataFrame, *, alpha: float = 0.05) -> Figure:
     truth_check
         ``group`` ('all', or bins of the true absolute log2 fold change such as '0.25-0.5'), ``n_true``,
         ``n_called``, ``false_discovery_rate``, ``power``; rates may be NaN.
-    alpha
-        The false discovery rate that was asked for.
+    fdr
+        The adjusted p-value below which genes were called: the false discovery rate to be kept.
     """
     figure, axes = drawing.new_figure(3.4, columns=2, gridspec_kw={"width_ratios": [1.6, 1]})
     power, false = axes[0]
@@ -98,14 +98,14 @@ def truth_figure(truth_check: pd.DataFrame, *, alpha: float = 0.05) -> Figure:
     )
     power.set_ylim(0, 1.12)
     _rate_bars(false, truth_check, "false_discovery_rate", count="n_called", colour=drawing.VERMILLION)
-    false.axhline(alpha, color=drawing.BLACK, linewidth=0.9, linestyle="--")
+    false.axhline(fdr, color=drawing.BLACK, linewidth=0.9, linestyle="--")
     highest = truth_check["false_discovery_rate"].max()
-    false.set_ylim(0, max(2.4 * alpha, 1.2 * (0.0 if np.isnan(highest) else highest)))
+    false.set_ylim(0, max(2.4 * fdr, 1.2 * (0.0 if np.isnan(highest) else highest)))
     drawing.label_axes(
         false,
         x="called genes",
         y="false discovery rate",
-        title=f"Calls that are false (asked for: {alpha:.0%})",
+        title=f"Calls that are false (nominal: {100 * fdr:.3g}%)",
     )
     return figure
 

@@ -22,13 +22,14 @@ def label_sections(
     tests: pd.DataFrame,
     perturbations: pd.DataFrame,
     *,
+    fdr: float,
+    min_log2_fold_change: float,
     guides: pd.DataFrame | None = None,
     null_tests: pd.DataFrame | None = None,
     truth_check: pd.DataFrame | None = None,
     counts: Mapping[str, object] | None = None,
     calibration: Mapping[str, float] | None = None,
     detectable: float = 0.0,
-    alpha: float = 0.05,
     works_below: float = 0.7,
 ) -> list[Section]:
     """Sections from counts to labels; those whose input is missing are left out.
@@ -40,6 +41,8 @@ def label_sections(
     perturbations
         ``perturbation``, ``n_cells``, ``n_guides``, ``target_measured``, ``target_log2_fold_change``,
         ``target_remaining``, ``status`` ('kept' or 'excluded'), ``reason``, ``n_up``, ``n_down``.
+    fdr, min_log2_fold_change
+        The rule that made the DE calls, as for `tasks.expression.calibration.called`.
     guides
         ``perturbation``, ``guide``, ``n_cells``, ``target_remaining``.
     null_tests
@@ -50,15 +53,13 @@ def label_sections(
         Further rows for the table of what went in, by name.
     calibration, detectable
         As for `evidence_section`, which needs both and more columns of ``perturbations``.
-    alpha
-        Adjusted p-value below which a gene is called DE.
     works_below
         A guide works if it leaves less than this share of its target's expression.
     """
     sections = [
         _screen_section(perturbations, counts or {}),
         _knock_down_section(perturbations, guides, works_below),
-        _expression_section(tests, perturbations, alpha),
+        _expression_section(tests, perturbations, fdr, min_log2_fold_change),
     ]
     if calibration is not None:
         known = guides is not None and len(guides) > 0
@@ -68,7 +69,7 @@ def label_sections(
     if null_tests is not None:
         sections.append(_null_section(null_tests))
     if truth_check is not None:
-        sections.append(_truth_section(truth_check, alpha))
+        sections.append(_truth_section(truth_check, fdr))
     return sections
 
 
@@ -140,14 +141,18 @@ def _knock_down_section(
     return Section("Knock-down", text, figures=[(caption, figure)], tables=tables)
 
 
-def _expression_section(tests: pd.DataFrame, perturbations: pd.DataFrame, alpha: float) -> Section:
+def _expression_section(
+    tests: pd.DataFrame, perturbations: pd.DataFrame, fdr: float, min_log2_fold_change: float
+) -> Section:
     figures = [
         (
             "The strongest perturbations\n"
             "How to read this: each point is a gene. To the right it is higher in the perturbed cells, to "
-            "the left lower; the higher up, the surer. Coloured genes have an adjusted p-value below "
-            f"{alpha:g}; a ring marks the perturbed gene itself. Triangles at the top lie beyond the scale.",
-            volcano(tests, most=MOST_DRAWN, alpha=alpha),
+            "the left lower; the higher up, the surer. Coloured genes are called DE: their adjusted p-value "
+            f"is below {fdr:g} and their log2 fold change is at least {min_log2_fold_change:g}, up or down. "
+            "A ring marks the perturbed gene itself, which is not counted. Triangles at the top lie beyond "
+            "the scale.",
+            volcano(tests, most=MOST_DRAWN, fdr=fdr, min_log2_fold_change=min_log2_fold_change),
         ),
         (
             "How many genes respond\n"
@@ -191,7 +196,7 @@ def _null_section(null_tests: pd.DataFrame) -> Section:
     return Section("Calibration", text, figures=[(caption, null_calibration(null_tests))])
 
 
-def _truth_section(truth_check: pd.DataFrame, alpha: float) -> Section:
+def _truth_section(truth_check: pd.DataFrame, fdr: float) -> Section:
     text = (
         "The same test was run on a simulated screen, where it is known which genes were changed and by how "
         "much. This is the test's quality under the simulation's assumptions, not that of the screen itself."
@@ -201,7 +206,7 @@ def _truth_section(truth_check: pd.DataFrame, alpha: float) -> Section:
         "How to read this: on the left, the share of truly changed genes that were found, small changes "
         "first. On the right, the share of calls that are wrong; it should not be far above the dashed line."
     )
-    return Section("Known truth", text, figures=[(caption, truth_figure(truth_check, alpha=alpha))])
+    return Section("Known truth", text, figures=[(caption, truth_figure(truth_check, fdr=fdr))])
 
 
 def _whole(value: object) -> object:
