@@ -191,7 +191,7 @@ def _one(
         place = Place(run.workspace, None, run.force)
         comparison = compare(place, labels, trained, (folder, knowledge), predict, records, notes)
         boards = leaderboards_of(comparison)
-        pictures = draw_comparison(run.workspace, labels.name, comparison, boards, records)
+        pictures = draw_comparison(run.workspace, labels, comparison, boards, records)
         track_comparison(tracker, parent, labels, comparison, records, [one.path for one in pictures])
         models = register_best(tracker, labels, trained)
     for name, board in boards.items():

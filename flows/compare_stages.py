@@ -103,8 +103,7 @@ def compare_stage(
                     board,
                     scored_by_predictor=first,
                     per_gene={row: auroc_per_gene(pairs) for row, pairs in first.items()},
-                    # Labels made here follow another rule, whatever the data set is called.
-                    published=None if screen else published_auroc(labels.name, task),
+                    published=published_figures(labels, task),
                     name=told,
                 )
                 best_first = {row: first[row] for row in board["predictor"]}
@@ -141,6 +140,14 @@ def read_traits(labels: LabelSet, knowledge: tuple[Path, KnowledgeOptions]) -> d
         max_degree=options.max_links,
     )
     return {task: PairTraits.of(read_labels(path), graph) for task, path in labels.tables.items()}
+
+
+def published_figures(labels: LabelSet, task: str) -> dict[str, float] | None:
+    """Published AUROC by method on these very labels; None where there is none.
+
+    Labels made here follow another rule, whatever the data set is called.
+    """
+    return None if labels.made_here(task) else published_auroc(labels.name, task)
 
 
 def board_name(task: str, track: str) -> str:

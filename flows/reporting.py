@@ -12,14 +12,14 @@ from urllib.parse import quote
 import pandas as pd
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
-from flows.records import TASK_TITLES, ScreenRecords
+from flows.compare_stages import published_figures
+from flows.records import TASK_TITLES, LabelSet, ScreenRecords
 from storage.manifest import StageRecord
 from storage.tables import read_frame
 from tasks.comparison.calibration_figures import null_calibration
 from tasks.comparison.drawing import write_png
 from tasks.comparison.knock_down_figure import knock_down
 from tasks.comparison.predictor_figures import leaderboard_figure
-from tasks.comparison.published import published_auroc
 
 #: Rows a table artifact shows; the whole table is in the workspace.
 MOST_ROWS = 200
@@ -94,17 +94,17 @@ class Picture:
 
 def draw_comparison(
     workspace: Path,
-    data_set: str,
+    labels: LabelSet,
     comparison: StageRecord,
     boards: Mapping[str, pd.DataFrame],
     screen: ScreenRecords | None,
 ) -> list[Picture]:
-    """Each leaderboard, beside published figures unless its labels were made here, and then the screen."""
+    """Each leaderboard, beside published figures where there are any, and the screen's figures."""
     folder, pictures = workspace / "reports" / comparison.folder.name, []
     for name, board in boards.items():
         task = name.partition("-")[0]
-        published = None if screen else published_auroc(data_set, task)
-        path = write_png(leaderboard_figure(board, published), folder / f"leaderboard-{name}.png")
+        figure = leaderboard_figure(board, published_figures(labels, task))
+        path = write_png(figure, folder / f"leaderboard-{name}.png")
         caption = (
             f"**Leaderboard, {name}** ({TASK_TITLES[task]}): AUROC per gene with its 95 % interval over "
             "perturbations never seen; the dashed line is guessing."

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 
+import pandas as pd
 import pytest
 
 import flows.compare_stages
-from flows.compare_stages import compare_stage
+import flows.reporting
+from flows.compare_stages import compare_stage, leaderboards_of
 from flows.options import KnowledgeOptions, PredictorOptions
 from flows.records import WITHIN, LabelSet, Place
+from flows.reporting import draw_comparison
 from storage.manifest import Stage, run_stage
 from storage.tables import read_labels, write_table
 from tests.flows.screen_records import labelled, simulated
@@ -27,10 +31,11 @@ def records(screen):
 
 @pytest.fixture
 def compare(screen, tmp_path, monkeypatch):
-    """Run the comparison of one made-up predictor on a label set; pages are their sections' titles."""
+    """Run the comparison of one made-up predictor; pages are the titles of sections and tables."""
 
     def titles(path, report):
-        path.write_text("\n".join(section.title for section in report.sections))
+        shown = [title for s in report.sections for title in (s.title, *(table[0] for table in s.tables))]
+        path.write_text("\n".join(shown))
 
     monkeypatch.setattr(flows.compare_stages, "write_report", titles)
 
@@ -78,3 +83,29 @@ def test_links_of_the_graph_that_are_left_out_are_another_comparison(records, co
     labels = LabelSet.of_stem(str(records.labels.folder))
     stages = [compare(labels, None, **more) for more in ({}, {"max_links": 100}, {"noncommercial": True})]
     assert len({stage.digest for stage in stages}) == 3
+
+
+def test_tables_made_here_are_not_held_against_published_figures_whatever_they_are_called(
+    records, compare, tmp_path, monkeypatch
+):
+    drawn = []
+    monkeypatch.setattr(flows.reporting, "write_png", lambda figure, path: path)
+    monkeypatch.setattr(flows.reporting, "leaderboard_figure", lambda _, published: drawn.append(published))
+    for folder in ("made", "published"):
+        (tmp_path / folder / "k562").mkdir(parents=True)
+        for task in ("de", "dir"):
+            table = records.labels.folder / f"{task}.parquet"
+            target = tmp_path / folder / "k562" / table.name
+            if folder == "made":
+                shutil.copy(table, target)
+            else:
+                pd.read_parquet(table).to_parquet(target)
+        labels = LabelSet.of_stem(str(target.parent))
+        assert labels.name == "k562"
+        comparison = compare(labels, None)
+        shown = (comparison.folder / "report.html").read_text().splitlines()
+        assert ("Against published figures" in shown) == (folder == "published")
+        draw_comparison(tmp_path, labels, comparison, leaderboards_of(comparison), None)
+    made, published = drawn
+    assert made is None
+    assert published["SUMMER"] == 0.62
