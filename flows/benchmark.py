@@ -11,9 +11,9 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
-import tasks.comparison
 import tasks.knowledge
 import tasks.predictors
+import tasks.scoring
 import tasks.summer
 from flows.answer_questions import Answered, answer_questions
 from flows.answer_steps import predictor_name
@@ -276,7 +276,7 @@ def _job_key(
     parts = [labels.name, *labels.digests.values(), knowledge_digest(folder, knowledge)]
     parts += [digest for one in tracks for digests in one.also_digests.values() for digest in digests]
     parts += [predict.model_dump_json(), knowledge.model_dump_json()]
-    parts += [source_digest(module) for module in (tasks.predictors, tasks.knowledge, tasks.comparison)]
+    parts += [source_digest(module) for module in (tasks.predictors, tasks.knowledge, tasks.scoring)]
     if answer.engine != "none":
         parts += [answer.model_dump_json(exclude=HOW_ASKED), source_digest(tasks.summer)]
         parts += [Prompts.load(answer.prompts).digest]

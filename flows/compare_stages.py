@@ -12,30 +12,32 @@ import pandas as pd
 import flows.predict_stages
 import flows.records
 import flows.report_pages
-import tasks.comparison
 import tasks.expression
 import tasks.knowledge
 import tasks.predictors
+import tasks.report
+import tasks.scoring
 from flows.options import KnowledgeOptions, PredictorOptions
 from flows.predict_stages import knowledge_digest, scored_pairs
 from flows.records import TRACK_TITLES, WITHIN, LabelSet, Place, ScreenRecords
 from flows.report_pages import error_page, report_page, screen_sections
 from storage.manifest import Stage, StageRecord, folder_digest, run_stage
 from storage.tables import read_frame, read_labels, write_table
-from tasks.comparison.comparison_sections import comparison_sections
-from tasks.comparison.error_analysis import PairTraits, error_section
-from tasks.comparison.intervals import leaderboard
-from tasks.comparison.metrics import auroc_per_gene
-from tasks.comparison.published import published_auroc
-from tasks.comparison.report import write_report
 from tasks.knowledge.read import read_knowledge
+from tasks.report.comparison_sections import comparison_sections
+from tasks.report.error_analysis import PairTraits, error_section
+from tasks.report.page import write_report
+from tasks.scoring.intervals import leaderboard
+from tasks.scoring.metrics import auroc_per_gene
+from tasks.scoring.published import published_auroc
 
 #: What computes the figures of a comparison, and what puts its pages together.
 CODE = (
-    tasks.comparison,
     tasks.expression,
     tasks.knowledge,
     tasks.predictors,
+    tasks.report,
+    tasks.scoring,
     flows.predict_stages,
     flows.records,
     flows.report_pages,

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-import tasks.comparison
 import tasks.knowledge
 import tasks.predictors
+import tasks.scoring
 from flows.configurations import Configuration
 from flows.dask_cluster import call_remotely
 from flows.options import KnowledgeOptions, PredictorOptions
@@ -19,13 +19,13 @@ from storage.atomic import write_json
 from storage.embeddings import model_digest
 from storage.manifest import Stage, StageRecord, file_digest, folder_digest, run_stage
 from storage.tables import read_labels, read_predictions, write_table
-from tasks.comparison.intervals import bootstrap_auroc
-from tasks.comparison.metrics import auroc_per_gene, join_predictions, score_summary
 from tasks.knowledge.read import knowledge_files
 from tasks.knowledge.sources.parquet_tables import TEXT_TABLE
 from tasks.predictors.fitting import FitRequest, Report, fit_to_folder
 from tasks.predictors.registry import ON_DEVICE, ON_EXPRESSION
 from tasks.predictors.text_embeddings import DEFAULT_MODEL, TFIDF, find_model
+from tasks.scoring.intervals import bootstrap_auroc
+from tasks.scoring.metrics import auroc_per_gene, join_predictions, score_summary
 
 
 def knowledge_digest(folder: Path, options: KnowledgeOptions) -> str:
@@ -96,7 +96,7 @@ def score_stage(
     """Score one predictor's test predictions of one task."""
     inputs = {"labels": labels.digests[task], "predictions": predictions.content}
     settings = {"task": task, "draws": options.draws, "seed": options.seed}
-    stage = Stage("scores", f"{predictions.name}-{task}", inputs, settings, (tasks.comparison,))
+    stage = Stage("scores", f"{predictions.name}-{task}", inputs, settings, (tasks.scoring,))
 
     def work(folder: Path) -> dict[str, int]:
         scored = scored_pairs(labels, task, predictions)

@@ -16,11 +16,11 @@ from storage.atomic import atomic_path
 from storage.expression_tables import read_by_perturbation, read_perturbations
 from storage.manifest import folder_digest
 from storage.tables import read_frame, read_labels, read_recipe
-from tasks.comparison.label_sections import MOST_DRAWN, label_sections, most_responsive
-from tasks.comparison.report import Report, Section, write_report
-from tasks.comparison.set_section import set_section
-from tasks.comparison.side_by_side_section import side_by_side_section
 from tasks.expression.calibration import called
+from tasks.report.label_sections import MOST_DRAWN, label_sections, most_responsive
+from tasks.report.page import Report, Section, write_report
+from tasks.report.set_section import set_section
+from tasks.report.side_by_side_section import side_by_side_section
 
 
 def label_report(path: Path, screen: ScreenRecords) -> None:

@@ -16,10 +16,10 @@ from flows.compare_stages import published_figures
 from flows.records import TASK_TITLES, LabelSet, ScreenRecords
 from storage.manifest import StageRecord
 from storage.tables import read_frame
-from tasks.comparison.calibration_figures import null_calibration
-from tasks.comparison.drawing import write_png
-from tasks.comparison.knock_down_figure import knock_down
-from tasks.comparison.predictor_figures import leaderboard_figure
+from tasks.report.calibration_figures import null_calibration
+from tasks.report.drawing import write_png
+from tasks.report.knock_down_figure import knock_down
+from tasks.report.predictor_figures import leaderboard_figure
 
 #: Rows a table artifact shows; the whole table is in the workspace.
 MOST_ROWS = 200

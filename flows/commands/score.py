@@ -7,8 +7,8 @@ from argparse import Namespace
 from flows.commands.printing import print_json
 from storage.atomic import write_json
 from storage.tables import read_labels, read_predictions
-from tasks.comparison.intervals import bootstrap_auroc
-from tasks.comparison.metrics import join_predictions, score_summary
+from tasks.scoring.intervals import bootstrap_auroc
+from tasks.scoring.metrics import join_predictions, score_summary
 
 
 def run(arguments: Namespace) -> None:

@@ -7,7 +7,7 @@ import pandas as pd
 from flows.options import LabelOptions
 from flows.report_pages import screen_sections, write_called_genes
 from storage.tables import read_frame
-from tasks.comparison.report import Report, report_html
+from tasks.report.page import Report, report_html
 from tests.flows.screen_records import labelled, simulated
 
 COLUMNS = ["pert", "gene", "mean_pert", "mean_control", "log2_fold_change", "p_value", "p_adj"]

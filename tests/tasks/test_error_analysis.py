@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from tasks.comparison.error_analysis import PairTraits, auroc_by_trait, error_section
-from tasks.comparison.metrics import auroc_per_gene
-from tasks.comparison.report import Report, report_html
 from tasks.knowledge.graph import KnowledgeGraph
 from tasks.knowledge.symbols import SymbolIndex
+from tasks.report.error_analysis import PairTraits, auroc_by_trait, error_section
+from tasks.report.page import Report, report_html
+from tasks.scoring.metrics import auroc_per_gene
 
 
 def graph(n: int = 12) -> KnowledgeGraph:

@@ -6,14 +6,14 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from storage.errors import InputError
-from tasks.comparison import intervals
-from tasks.comparison.intervals import (
+from tasks.scoring import intervals
+from tasks.scoring.intervals import (
     auroc_draws,
     bootstrap_auroc,
     draw_weights,
     leaderboard,
 )
-from tasks.comparison.metrics import score_summary
+from tasks.scoring.metrics import score_summary
 
 
 def scored_pairs(n=900, genes=40, perturbations=30, *, signal=0.7, seed=0):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from storage.errors import InputError
-from tasks.comparison.metrics import auroc_per_gene, join_predictions, score_summary
+from tasks.scoring.metrics import auroc_per_gene, join_predictions, score_summary
 
 FEW_SCORES = st.sampled_from([-1.5, 0.0, 0.25, 3.0])
 ROWS = st.lists(st.tuples(st.integers(0, 4), st.booleans(), FEW_SCORES), min_size=1, max_size=60)

@@ -6,19 +6,19 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from tasks.comparison import drawing
-from tasks.comparison.calibration_figures import null_calibration, small_p_share, truth_figure
-from tasks.comparison.comparison_sections import comparison_sections, leaderboard_table, published_table
-from tasks.comparison.evidence_section import evidence_section
-from tasks.comparison.intervals import leaderboard
-from tasks.comparison.knock_down_figure import idle_guides, knock_down
-from tasks.comparison.label_sections import label_sections, most_responsive
-from tasks.comparison.metrics import auroc_per_gene
-from tasks.comparison.predictor_figures import leaderboard_figure, rate_by_score_tenth, reliability
-from tasks.comparison.report import Report, Section, format_value, report_html, write_report
-from tasks.comparison.screen_figures import de_genes_per_perturbation, strongest_perturbations, volcano
-from tasks.comparison.set_section import set_section
 from tasks.labels.label_tables import make_labels
+from tasks.report import drawing
+from tasks.report.calibration_figures import null_calibration, small_p_share, truth_figure
+from tasks.report.comparison_sections import comparison_sections, leaderboard_table, published_table
+from tasks.report.evidence_section import evidence_section
+from tasks.report.knock_down_figure import idle_guides, knock_down
+from tasks.report.label_sections import label_sections, most_responsive
+from tasks.report.page import Report, Section, format_value, report_html, write_report
+from tasks.report.predictor_figures import leaderboard_figure, rate_by_score_tenth, reliability
+from tasks.report.screen_figures import de_genes_per_perturbation, strongest_perturbations, volcano
+from tasks.report.set_section import set_section
+from tasks.scoring.intervals import leaderboard
+from tasks.scoring.metrics import auroc_per_gene
 
 EVIL = "<script>$x$_&\"'"
 #: What makes a pair DE.

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.comparison.report import Report, report_html
-from tasks.comparison.side_by_side_section import side_by_side_section
 from tasks.expression.side_by_side import call_codes, null_quantiles, shared_calls
+from tasks.report.page import Report, report_html
+from tasks.report.side_by_side_section import side_by_side_section
 
 RULE = {"fdr": 0.05, "min_log2_fold_change": 0.2}
 

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import beta
 
-from tasks.comparison import drawing
-from tasks.comparison.report import Section
+from tasks.report import drawing
+from tasks.report.page import Section
 
 #: Colour and marker of each test; told apart by shape too.
 LOOKS = {

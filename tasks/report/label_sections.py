@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from tasks.comparison.calibration_figures import null_calibration, small_p_share, truth_figure
-from tasks.comparison.evidence_section import evidence_section
-from tasks.comparison.knock_down_figure import idle_guides, knock_down
-from tasks.comparison.report import Section
-from tasks.comparison.screen_figures import de_genes_per_perturbation, volcano
 from tasks.expression.groups import RANDOM_PART
+from tasks.report.calibration_figures import null_calibration, small_p_share, truth_figure
+from tasks.report.evidence_section import evidence_section
+from tasks.report.knock_down_figure import idle_guides, knock_down
+from tasks.report.page import Section
+from tasks.report.screen_figures import de_genes_per_perturbation, volcano
 
 MOST_LISTED = 100
 #: Volcano plots shown.

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from tasks.comparison.predictor_figures import auroc_distributions, leaderboard_figure, reliability
-from tasks.comparison.report import NOTHING, Section, format_value
+from tasks.report.page import NOTHING, Section, format_value
+from tasks.report.predictor_figures import auroc_distributions, leaderboard_figure, reliability
 
 QUESTIONS = {
     "de": "Does the gene's expression change when the perturbed gene is knocked down?",
@@ -36,11 +36,11 @@ def comparison_sections(
     task
         'de' or 'dir'.
     leaderboard
-        As from :func:`tasks.comparison.intervals.leaderboard`.
+        As from :func:`tasks.scoring.intervals.leaderboard`.
     scored_by_predictor
         Scored pairs by the predictor's name.
     per_gene
-        Tables of :func:`tasks.comparison.metrics.auroc_per_gene` by the predictor's name.
+        Tables of :func:`tasks.scoring.metrics.auroc_per_gene` by the predictor's name.
     published
         Published AUROC by method, for the same data set and task.
     name

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import beta
 
-from tasks.comparison import drawing
 from tasks.expression.calibration import expressed_tests
 from tasks.expression.side_by_side import null_quantiles
+from tasks.report import drawing
 
 
 def null_calibration(null_tests: pd.DataFrame) -> Figure:

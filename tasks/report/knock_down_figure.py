@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tasks.comparison import drawing
-from tasks.comparison.screen_figures import MOST_NAMED_ROWS
+from tasks.report import drawing
+from tasks.report.screen_figures import MOST_NAMED_ROWS
 
 MOST_REMAINING = 1.5
 

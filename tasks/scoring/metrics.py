@@ -9,7 +9,7 @@ import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from storage.errors import InputError
-from tasks.comparison.ranking import checked_columns, rank_pairs, weighted_auroc
+from tasks.scoring.ranking import checked_columns, rank_pairs, weighted_auroc
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tasks.comparison import drawing
-from tasks.comparison.report import Section
-from tasks.comparison.screen_figures import MOST_NAMED_ROWS
+from tasks.report import drawing
+from tasks.report.page import Section
+from tasks.report.screen_figures import MOST_NAMED_ROWS
 
 #: Kinds of pairs: column of counts, name, colour.
 KINDS = (

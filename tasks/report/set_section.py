@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from tasks.comparison.report import Section
+from tasks.report.page import Section
 
 
 def set_section(sets: pd.DataFrame, calibration: Mapping[str, float]) -> Section:

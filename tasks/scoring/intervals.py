@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from storage.errors import InputError
-from tasks.comparison.metrics import Scores, score_summary
-from tasks.comparison.ranking import rank_pairs, weighted_auroc
+from tasks.scoring.metrics import Scores, score_summary
+from tasks.scoring.ranking import rank_pairs, weighted_auroc
 
 PERCENTILES = (2.5, 97.5)
 # Memory for the working arrays of one chunk of draws; about six arrays of (rows, draws) are alive at once.

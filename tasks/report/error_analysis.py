@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tasks.comparison import drawing
-from tasks.comparison.metrics import auroc_per_gene
-from tasks.comparison.report import Section
 from tasks.knowledge.graph import KnowledgeGraph
 from tasks.predictors.similarity import GeneSimilarity
+from tasks.report import drawing
+from tasks.report.page import Section
+from tasks.scoring.metrics import auroc_per_gene
 
 COLOURS = (drawing.BLUE, drawing.VERMILLION, drawing.GREEN, drawing.SKY, drawing.GREY, drawing.BLACK)
 MARKERS = ("o", "D", "s", "^", "v", "P")

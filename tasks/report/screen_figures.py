@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from tasks.comparison import drawing
 from tasks.expression.calibration import called
+from tasks.report import drawing
 
 MOST_NAMED_ROWS = 40
 # -log10 p above this is drawn at this height: further up, nothing is told apart that matters.

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
-from tasks.comparison import drawing
+from tasks.report import drawing
 
 
 def leaderboard_figure(leaderboard: pd.DataFrame, published: Mapping[str, float] | None = None) -> Figure:
@@ -19,7 +19,7 @@ def leaderboard_figure(leaderboard: pd.DataFrame, published: Mapping[str, float]
     Parameters
     ----------
     leaderboard
-        As from :func:`tasks.comparison.intervals.leaderboard`.
+        As from :func:`tasks.scoring.intervals.leaderboard`.
     published
         AUROC by method; a method of the same name as a predictor shares its row.
     """
@@ -61,7 +61,7 @@ def auroc_distributions(per_gene_by_predictor: Mapping[str, pd.DataFrame]) -> Fi
     Parameters
     ----------
     per_gene_by_predictor
-        Tables of :func:`tasks.comparison.metrics.auroc_per_gene` by the predictor's name, in the order shown.
+        Tables of :func:`tasks.scoring.metrics.auroc_per_gene` by the predictor's name, in the order shown.
     """
     names = list(per_gene_by_predictor)
     figure, axes = drawing.new_figure(1.1 + 0.55 * len(names))
