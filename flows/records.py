@@ -11,9 +11,8 @@ from distributed import Client
 from storage.errors import InputError
 from storage.manifest import StageRecord, file_digest, read_manifest
 from storage.tables import read_frame, read_labels, read_recipe
+from tasks.scoring.task_names import TASK_TITLES
 
-#: The two questions asked of a pair, and what label 1 means.
-TASK_TITLES = {"de": "differentially expressed or not", "dir": "up or down"}
 #: What predictors may learn from: the line's own training rows, or other lines' too.
 WITHIN, ACROSS = "within", "across"
 TRACK_TITLES = {WITHIN: "Within the line", ACROSS: "Across lines"}

@@ -9,12 +9,8 @@ import pandas as pd
 
 from tasks.report.page import NOTHING, Section, format_value
 from tasks.report.predictor_figures import auroc_distributions, leaderboard_figure, reliability
+from tasks.scoring.task_names import QUESTIONS, TASK_HEADINGS
 
-QUESTIONS = {
-    "de": "Does the gene's expression change when the perturbed gene is knocked down?",
-    "dir": "Given that the gene changes: does its expression go up?",
-}
-TASK_NAMES = {"de": "DE or not", "dir": "Up or down"}
 MOST_GENES = 20
 #: Published methods that each predictor is held against in a table.
 HELD_AGAINST = ("SUMMER", "Retrieval (no LLM)")
@@ -54,7 +50,7 @@ def comparison_sections(
     """
     if task not in QUESTIONS:
         raise ValueError(f"task must be one of {', '.join(QUESTIONS)}; found {task!r}")
-    title = ", ".join(part for part in (name, TASK_NAMES[task]) if part)
+    title = ", ".join(part for part in (name, TASK_HEADINGS[task]) if part)
     order = [predictor for predictor in leaderboard["predictor"] if predictor in scored_by_predictor]
     return [
         _scores_section(title, task, leaderboard, published),
@@ -86,11 +82,6 @@ def leaderboard_table(leaderboard: pd.DataFrame) -> pd.DataFrame:
     if (leaderboard["n_fits"] > 1).any():
         table.insert(3, "fits", leaderboard["n_fits"])
         table.insert(4, "sd over fits", leaderboard["auroc_fits_sd"])
-    if "gain_over_reference" in leaderboard:
-        table["gain over reference"] = leaderboard["gain_over_reference"]
-        table["interval of the gain"] = _interval(
-            leaderboard, "gain_over_reference_low", "gain_over_reference_high"
-        )
     return table
 
 

@@ -15,6 +15,7 @@ from tasks.predictors.similarity import GeneSimilarity
 from tasks.report import drawing
 from tasks.report.page import Section
 from tasks.scoring.metrics import auroc_per_gene
+from tasks.scoring.task_names import TASK_HEADINGS
 
 COLOURS = (drawing.BLUE, drawing.VERMILLION, drawing.GREEN, drawing.SKY, drawing.GREY, drawing.BLACK)
 MARKERS = ("o", "D", "s", "^", "v", "P")
@@ -111,9 +112,8 @@ def error_section(
         "predictor, the bar twice the standard error over genes. A line that falls to one side says where "
         "the predictor runs out of what it needs."
     )
-    title = {"de": "DE or not", "dir": "Up or down"}[task]
     return Section(
-        ", ".join(part for part in (name, title) if part),
+        ", ".join(part for part in (name, TASK_HEADINGS[task]) if part),
         figures=[(caption, error_figure(tables))],
         tables=[("AUROC by part", wide.rename(columns={"n_genes": "genes"}), "")],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import pandas as pd
@@ -157,8 +158,7 @@ def _expression_section(
         (
             "How many genes respond\n"
             "How to read this: orange-red is up, blue is down. On the right, a cloud that rises with the "
-            "number of "
-            "cells says that small perturbations may have effects the screen was too small to see.",
+            "number of cells says that small perturbations may have effects the screen was too small to see.",
             de_genes_per_perturbation(perturbations),
         ),
     ]
@@ -180,12 +180,12 @@ def _null_section(null_tests: pd.DataFrame) -> Section:
     share = small_p_share(null_tests)
     at_random = null_tests["pert"].astype(str).str.startswith(RANDOM_PART).all()
     held_out = "Control cells were split at random into" if at_random else "Control guides were held out as"
+    observed = "none could be computed" if math.isnan(share) else f"here it is {share:.1%}"
     text = (
         f"{held_out} false perturbations and tested like real ones. Nothing was knocked down in them, so 5% "
-        "of the p-values should lie below 0.05; "
-        f"{'none could be computed' if share != share else f'here it is {share:.1%}'}. A larger share means "
-        "that the labels hold false positives. Genes that no cell expresses are left out; rarely detected "
-        "ones give many p-values of 1, which is harmless."
+        f"of the p-values should lie below 0.05; {observed}. A larger share means that the labels hold false "
+        "positives. Genes that no cell expresses are left out; rarely detected ones give many p-values of 1, "
+        "which is harmless."
     )
     caption = (
         "p-values where nothing changed\n"

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
+from statsmodels.stats.proportion import proportion_confint
 
 from tasks.report import drawing
 
@@ -132,11 +133,8 @@ def rate_by_score_tenth(scored: pd.DataFrame) -> pd.DataFrame:
     tenth = np.minimum((quantile * 10).astype(np.int64), 9)
     table = pd.DataFrame({"quantile": quantile, "label": scored["label"].to_numpy(np.float64)})
     bins = table.groupby(tenth).agg(centre=("quantile", "mean"), n=("label", "size"), rate=("label", "mean"))
-    z = 1.959963984540054
-    middle = (bins["rate"] + z**2 / (2 * bins["n"])) / (1 + z**2 / bins["n"])
-    half = np.sqrt(bins["rate"] * (1 - bins["rate"]) / bins["n"] + z**2 / (4 * bins["n"] ** 2))
-    half = half * z / (1 + z**2 / bins["n"])
-    return bins.assign(low=middle - half, high=middle + half).reset_index(drop=True)
+    low, high = proportion_confint(bins["rate"] * bins["n"], bins["n"], method="wilson")
+    return bins.assign(low=low, high=high).reset_index(drop=True)
 
 
 def _finish_auroc_axis(ax: Axes, names: list[str]) -> None:

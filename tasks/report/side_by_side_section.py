@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.stats import beta
 
 from tasks.report import drawing
+from tasks.report.calibration_figures import quantile_panel
 from tasks.report.page import Section
 
 #: Colour and marker of each test; told apart by shape too.
@@ -77,32 +77,10 @@ def side_by_side_figure(tests: list[str], agreement: pd.DataFrame, quantiles: pd
     if quantiles is None or quantiles.empty:
         drawing.say(axes[0, 0], "no false perturbations were tested")
     else:
-        _quantile_curves(axes[0, 0], tests, quantiles)
+        looks = {test: LOOKS[test] for test in tests}
+        quantile_panel(axes[0, 0], quantiles, looks, title="False perturbations: nothing changed")
     _shares(axes[0, 1], tests, agreement)
     return figure
-
-
-def _quantile_curves(ax: Axes, tests: list[str], quantiles: pd.DataFrame) -> None:
-    largest = quantiles["test"].iloc[quantiles["n"].argmax()]
-    base = quantiles[quantiles["test"] == largest]
-    rank, n = base["rank"].to_numpy(), int(base["n"].iloc[0])
-    expected = -np.log10((rank - 0.5) / n)
-    low, high = (-np.log10(beta.ppf(q, rank, n - rank + 1)) for q in (0.975, 0.025))
-    ax.fill_between(expected, low, high, color=drawing.LIGHT, linewidth=0, label="95% band")
-    ax.plot([0, expected[0]], [0, expected[0]], color=drawing.BLACK, linewidth=0.9, label="as expected")
-    highest = max(1.15 * float(high[0]), 1.6 * float(expected[0]))
-    for test in tests:
-        rows = quantiles[quantiles["test"] == test]
-        if len(rows):
-            colour, marker = LOOKS[test]
-            x = -np.log10((rows["rank"] - 0.5) / rows["n"])
-            capped = np.minimum(rows["minus_log10_p"], highest)
-            drawing.points(ax, x, capped, color=colour, marker=marker, s=13, alpha=0.75, label=test)
-    ax.set_ylim(-0.1, 1.04 * highest)
-    drawing.key(ax, loc="upper left")
-    drawing.label_axes(
-        ax, x="expected −log₁₀ p", y="observed −log₁₀ p", title="False perturbations: nothing changed"
-    )
 
 
 def _shares(ax: Axes, tests: list[str], agreement: pd.DataFrame) -> None:
