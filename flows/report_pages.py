@@ -95,17 +95,15 @@ def report_page(
         counts = rows.groupby("split")["pert"].nunique()
         facts += [
             (f"{task}: pairs ({TASK_TITLES[task]})", len(rows)),
-            (f"{task}: perturbations to learn from", int(counts.get("train", 0))),
-            (f"{task}: perturbations never seen", int(counts.get("test", 0))),
+            (f"{task}: training perturbations", int(counts.get("train", 0))),
+            (f"{task}: test perturbations", int(counts.get("test", 0))),
             (f"{task}: share labelled 1", float(rows["label"].astype("Float64").mean())),
         ]
-    origin = "Labels given as tables."
+    origin = "The labels were given as tables."
     if screen is not None:
-        origin = "Labels made here from raw counts."
+        origin = "The labels were made from raw counts."
     if screen is not None and screen.simulated is not None:
-        origin = (
-            "The screen is simulated: its effects are planted and known, it says nothing about real genes."
-        )
+        origin = "The screen is simulated with known effects: its results say nothing about real genes."
     facts.append(("labels' digest", folder_digest(labels.digests)[:12]))
     return Report(
         title=f"Perturbation benchmark: {labels.name}",
@@ -117,5 +115,5 @@ def report_page(
 
 def error_page(labels: LabelSet, sections: list[Section], notes: Sequence[str]) -> Report:
     """Where predictors err, on one data set."""
-    lead = "AUROC of the same test pairs, cut by what may make them hard. The scores are in report.html."
+    lead = "AUROC of parts of the test pairs, by what may make them hard. All scores are in report.html."
     return Report(title=f"Where predictors err: {labels.name}", subtitle=(lead, *notes), sections=sections)

@@ -107,7 +107,7 @@ def draw_comparison(
         path = write_png(figure, folder / f"leaderboard-{name}.png")
         caption = (
             f"**Leaderboard, {name}** ({TASK_TITLES[task]}): AUROC per gene with its 95 % interval over "
-            "perturbations never seen; the dashed line is guessing."
+            "test perturbations; the dashed line is guessing."
         )
         pictures.append(Picture(path, caption))
     return pictures + (draw_screen(folder, screen) if screen else [])
@@ -118,13 +118,15 @@ def draw_screen(folder: Path, screen: ScreenRecords) -> list[Picture]:
     perturbations = read_frame(screen.labels.folder / "perturbations.parquet")
     guides = read_frame(screen.quality.folder / "guides.parquet")
     path = write_png(knock_down(perturbations, guides), folder / "knock-down.png")
-    pictures = [Picture(path, "**Knock-down**: expression of the target that remains; 1 = as in controls.")]
+    pictures = [
+        Picture(path, "**Knock-down**: remaining expression of the targets; 1 = as in control cells.")
+    ]
     null = screen.tests.folder / "null.parquet"
     if null.is_file():
         path = write_png(null_calibration(read_frame(null)), folder / "calibration.png")
         caption = (
-            "**Calibration**: p-values of false perturbations made of control cells, where nothing changed; "
-            "points above the grey band are too small."
+            "**Calibration**: p-values of false perturbations, which are made of control cells; points above "
+            "the grey band are p-values that are too small."
         )
         pictures.append(Picture(path, caption))
     return pictures

@@ -1,4 +1,4 @@
-"""Figures of the tests' honesty: p-values where nothing happened, and the truth of a simulated screen."""
+"""Figures of the tests' calibration: p-values of false perturbations, and the truth of a simulated screen."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def null_calibration(null_tests: pd.DataFrame) -> Figure:
         axes[0, 0],
         null_quantiles(tests).assign(test=NULL),
         {NULL: (drawing.BLUE, "o")},
-        title=f"{len(tests):,} tests in which nothing changed",
+        title=f"{len(tests):,} tests of false perturbations",
     )
     _histogram(axes[0, 1], tests["p_value"].to_numpy(np.float64))
     return figure
@@ -114,8 +114,8 @@ def truth_figure(truth_check: pd.DataFrame, *, fdr: float) -> Figure:
     drawing.label_axes(
         power,
         x="true |log₂ fold change|",
-        y="share found (power)",
-        title="Truly changed genes that were found",
+        y="share called DE (power)",
+        title="Truly changed genes that are called DE",
     )
     power.set_ylim(0, 1.12)
     _rate_bars(false, truth_check, "false_discovery_rate", count="n_called", colour=drawing.VERMILLION)
@@ -124,9 +124,9 @@ def truth_figure(truth_check: pd.DataFrame, *, fdr: float) -> Figure:
     false.set_ylim(0, max(2.4 * fdr, 1.2 * (0.0 if np.isnan(highest) else highest)))
     drawing.label_axes(
         false,
-        x="called genes",
+        x="calls",
         y="false discovery rate",
-        title=f"Calls that are false (nominal: {100 * fdr:.3g}%)",
+        title=f"False calls (nominal: {100 * fdr:.3g}%)",
     )
     return figure
 

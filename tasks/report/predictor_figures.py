@@ -1,4 +1,4 @@
-"""Figures that compare predictors: the leaderboard, AUROC over genes, and what a high score means."""
+"""Figures that compare predictors: the leaderboard, AUROC over genes, and the share of positives by score."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def reliability(scored_by_predictor: Mapping[str, pd.DataFrame]) -> Figure:
         ax.vlines(tenths["centre"], tenths["low"], tenths["high"], color=drawing.BLACK, linewidth=0.9)
         ax.axhline(scored["label"].astype(float).mean(), color=drawing.BLACK, linewidth=0.9, linestyle="--")
         drawing.label_axes(
-            ax, x="score, from lowest to highest", y="share of positives", title=drawing.short_name(name)
+            ax, x="score, from lowest to highest", y="share labelled 1", title=drawing.short_name(name)
         )
         ax.set_xlim(0, 1)
         ax.set_xticks([0.25, 0.5, 0.75], ["25%", "50%", "75%"])

@@ -14,7 +14,7 @@ from tasks.expression.calibration import called
 from tasks.report import drawing
 
 MOST_NAMED_ROWS = 40
-# -log10 p above this is drawn at this height: further up, nothing is told apart that matters.
+# -log10 p above this is drawn at this height: beyond it, differences do not matter.
 HIGHEST = 50.0
 # A panel with more genes is drawn as pixels: a page holds several.
 RASTER_GENES = 300
@@ -181,7 +181,7 @@ def de_genes_per_perturbation(perturbations: pd.DataFrame) -> Figure:
         scatter,
         x="cells of the perturbation",
         y="differentially expressed genes",
-        title="More cells, more power: is the number only that?",
+        title="DE genes and number of cells",
     )
     return figure
 

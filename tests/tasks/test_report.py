@@ -347,9 +347,12 @@ def test_the_evidence_behind_labels_is_counted_and_worded(perturbations):
     table = evidence_table(perturbations)
     section = evidence_section(table, AGREEMENT, detectable=1.0, guides_known=True)
     text = text_of(section)
-    assert "a log2 fold change of 1, up or down, would have been found in four of five cases" in text
-    assert "On 75% of 1,234 DE calls all guides of the perturbation move the gene the same way" in text
-    assert "among pairs not called DE on 25%, about what chance gives" in text
+    assert "the test finds a log2 fold change of 1, up or down, in four of five cases" in text
+    assert (
+        "In 75% of 1,234 DE calls all guides of the perturbation change the gene in the same direction"
+        in text
+    )
+    assert "against 25% of the pairs that are not DE, about what chance gives" in text
     kept = table[table["status"] == "kept"]
     shown = section.tables[0][1].set_index("kind of pair")["pairs"]
     assert shown["not measured well enough"] == kept["n_unmeasured"].sum()
@@ -362,7 +365,7 @@ def test_the_report_says_where_guides_or_what_could_be_seen_are_not_known():
     table = evidence_table().assign(guide_agreement=np.nan)
     unknown = text_of(evidence_section(table, none, detectable=0.0, guides_known=False))
     assert "Which guide is in which cell is not known (--guide-key names its column)" in unknown
-    assert "whether a change could have been seen was not asked" in unknown
+    assert "may be labelled 0 even if no change could have been detected (--detectable 0)" in unknown
     assert "no guides could be compared" in unknown
     few = text_of(evidence_section(table.head(0), none, detectable=1.0, guides_known=True))
     assert "No perturbation with DE genes has two guides with enough cells" in few

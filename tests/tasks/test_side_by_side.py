@@ -113,7 +113,7 @@ def test_the_section_names_every_test_and_its_figures():
         "pseudobulk, glm",
         "8.9%",
         "6.1%",
-        "false discovery rate near",
+        "false discovery rate is near",
         "no calls",
         "95%",
         "stratified and wilcoxon",
@@ -127,4 +127,4 @@ def test_without_false_perturbations_and_truth_it_says_so():
     page = report_html(Report("title", sections=[section]))
     assert "no false perturbations were tested" in page
     assert "realised" not in page
-    assert "sees most" in page
+    assert "the most calls has the most power" in page
