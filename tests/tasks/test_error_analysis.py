@@ -92,4 +92,5 @@ def test_the_section_has_a_figure_and_a_row_for_every_part(scored):
     table = section.tables[0][1]
     assert len(table) == len(auroc_by_trait(scored, traits(scored)))
     assert (table["good"] + table["bad"]).tolist() == pytest.approx([1] * len(table))
-    assert "Distance from the nearest training perturbation" in report_html(Report("errors", sections=[section]))
+    page = report_html(Report("errors", sections=[section]))
+    assert "Distance from the nearest training perturbation" in page
