@@ -15,7 +15,7 @@ from storage.atomic import write_json
 from storage.errors import LedgerError
 from storage.gene_sets import read_gene_sets
 from storage.tables import write_table
-from tasks.comparison.metrics import join_predictions, score_summary
+from tasks.scoring.metrics import join_predictions, score_summary
 from tasks.summer.answering import (
     account,
     missing_requests,

@@ -10,8 +10,8 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
-import tasks.comparison
 import tasks.predictors
+import tasks.scoring
 import tasks.summer
 from flows.answer_questions import Answered, answer_questions
 from flows.answer_steps import predictor_name
@@ -195,7 +195,7 @@ def _run_data_set(job: _Job, options: _SharedOptions, spent: Spent) -> tuple[Com
         knowledge = (job.knowledge, options.knowledge)
         comparison = compare(place, labels, trained, knowledge, options.predict, job.records, notes)
         boards = leaderboards_of(comparison)
-        pictures = draw_comparison(run.workspace, labels.name, comparison, boards, job.records)
+        pictures = draw_comparison(run.workspace, labels, comparison, boards, job.records)
         track_comparison(tracker, parent, labels, comparison, job.records, [file.path for file in pictures])
         models = register_best(tracker, labels, trained)
     failed = {name: why for on_track in trained.values() for name, why in on_track.failed.items()}
@@ -328,7 +328,7 @@ def _job_key(job: _Job, options: _SharedOptions) -> str:
         for digest in digests
     ]
     parts += [options.predict.model_dump_json(), options.knowledge.model_dump_json()]
-    parts += [source_digest(tasks.predictors, tasks.comparison)]
+    parts += [source_digest(tasks.predictors, tasks.scoring)]
     if answer.engine != "none":
         parts += [answer.model_dump_json(exclude=HOW_ASKED), source_digest(tasks.summer)]
         parts += [Prompts.load(answer.prompts).digest]

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
+import flows.predict_stages
+import flows.records
 import flows.report_pages
-import tasks.comparison
+import tasks.report
+import tasks.scoring
 from flows.options import KnowledgeOptions, PredictorOptions
 from flows.predict_stages import knowledge_digest, scored_pairs
 from flows.records import TRACK_TITLES, WITHIN, LabelSet, Place, ScreenRecords
 from flows.report_pages import error_page, report_page, screen_sections
-from storage.manifest import Stage, StageRecord, run_stage
+from storage.manifest import Stage, StageRecord, folder_digest, run_stage
 from storage.tables import read_frame, read_labels, write_table
-from tasks.comparison.comparison_sections import comparison_sections
-from tasks.comparison.error_analysis import PairTraits, error_section
-from tasks.comparison.intervals import leaderboard
-from tasks.comparison.metrics import auroc_per_gene
-from tasks.comparison.published import published_auroc
-from tasks.comparison.report import write_report
 from tasks.knowledge.read import read_knowledge
+from tasks.report.comparison_sections import comparison_sections
+from tasks.report.error_analysis import PairTraits, error_section
+from tasks.report.page import write_report
+from tasks.scoring.intervals import leaderboard
+from tasks.scoring.metrics import auroc_per_gene
+from tasks.scoring.published import published_auroc
+
+#: What computes the figures of a comparison, and what puts its pages together.
+CODE = (
+    tasks.report,
+    tasks.scoring,
+    flows.predict_stages,
+    flows.records,
+    flows.report_pages,
+    sys.modules[__name__],
+)
 
 
 def compare_stage(
@@ -51,17 +66,16 @@ def compare_stage(
     }
     inputs |= {f"{task} labels": digest for task, digest in labels.digests.items()}
     inputs |= {"knowledge": knowledge_digest(*knowledge)}
-    inputs |= {"screen": screen.labels.content + screen.tests.content} if screen else {}
-    if screen and screen.side_by_side:
-        inputs |= {"tests side by side": screen.side_by_side.comparison.content}
+    inputs |= screen_digests(screen) if screen else {}
     settings = {
         "draws": options.draws,
         "seed": options.seed,
         "tasks": list(tasks_scored),
         "notes": list(notes),
+        "noncommercial": knowledge[1].noncommercial,
+        "max_links": knowledge[1].max_links,
     }
-    code = (tasks.comparison, flows.report_pages)
-    stage = Stage("comparisons", labels.name, inputs, settings, code)
+    stage = Stage("comparisons", labels.name, inputs, settings, CODE)
 
     def work(folder: Path) -> dict[str, int]:
         rows, sections, errors = {}, [], []
@@ -85,8 +99,7 @@ def compare_stage(
                     board,
                     scored_by_predictor=first,
                     per_gene={row: auroc_per_gene(pairs) for row, pairs in first.items()},
-                    # Labels made here follow another rule, whatever the data set is called.
-                    published=None if screen else published_auroc(labels.name, task),
+                    published=published_figures(labels, task),
                     name=told,
                 )
                 best_first = {row: first[row] for row in board["predictor"]}
@@ -99,6 +112,20 @@ def compare_stage(
     return run_stage(place.workspace, stage, work, force=place.force)
 
 
+def screen_digests(screen: ScreenRecords) -> dict[str, str]:
+    """A digest for each stage of a screen: of its files, and of the counts in its manifest."""
+    beside = screen.side_by_side
+    others = () if beside is None else beside.others.values()
+    stages = {record.kind: record for record in screen.records if record not in others}
+    stages |= {} if beside is None else {f"tests {name}": record for name, record in beside.others.items()}
+    return {
+        f"{role} of the screen": folder_digest(
+            {"files": record.content, "rows": json.dumps(dict(record.rows), sort_keys=True)}
+        )
+        for role, record in stages.items()
+    }
+
+
 def read_traits(labels: LabelSet, knowledge: tuple[Path, KnowledgeOptions]) -> dict[str, PairTraits]:
     """What may make a pair of each task easy or hard, from the graph and the training rows."""
     folder, options = knowledge
@@ -109,6 +136,14 @@ def read_traits(labels: LabelSet, knowledge: tuple[Path, KnowledgeOptions]) -> d
         max_degree=options.max_links,
     )
     return {task: PairTraits.of(read_labels(path), graph) for task, path in labels.tables.items()}
+
+
+def published_figures(labels: LabelSet, task: str) -> dict[str, float] | None:
+    """Published AUROC by method on these very labels; None where there is none.
+
+    Labels made here follow another rule, whatever the data set is called.
+    """
+    return None if labels.made_here(task) else published_auroc(labels.name, task)
 
 
 def board_name(task: str, track: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import pandas as pd
+
 from flows.first_checks import check_screen
 from flows.label_screen import label_screen
 from flows.options import (
@@ -78,7 +80,7 @@ def _track(
         figures = {name: value for name, value in figures.items() if not name.startswith("guide_")}
     content = RunContent(
         parameters=parameters | {"data_set": made.labels.name},
-        metrics={name: value for name, value in figures.items() if value is not None and value == value},
+        metrics={name: value for name, value in figures.items() if pd.notna(value)},
         tags={"data_set": made.labels.name, "test": parameters["test"]},
         inputs=table_inputs(labels, *tables),
         files=[("", report), ("", genes), *(("labels", path) for path in tables.values())]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-import tasks.comparison
 import tasks.predictors
+import tasks.scoring
 from flows.configurations import Configuration
 from flows.dask_cluster import call_remotely
 from flows.options import KnowledgeOptions, PredictorOptions
@@ -17,11 +17,11 @@ from flows.records import ACROSS, LabelSet, Place
 from storage.atomic import write_json
 from storage.manifest import Stage, StageRecord, file_digest, folder_digest, run_stage
 from storage.tables import read_labels, read_predictions, write_table
-from tasks.comparison.intervals import bootstrap_auroc
-from tasks.comparison.metrics import auroc_per_gene, join_predictions, score_summary
 from tasks.knowledge.read import knowledge_files
 from tasks.predictors.fitting import FitRequest, Report, fit_to_folder
 from tasks.predictors.registry import make_predictor
+from tasks.scoring.intervals import bootstrap_auroc
+from tasks.scoring.metrics import auroc_per_gene, join_predictions, score_summary
 
 
 def knowledge_digest(folder: Path, options: KnowledgeOptions) -> str:
@@ -82,7 +82,7 @@ def score_stage(
     """Score one predictor's test predictions of one task."""
     inputs = {"labels": labels.digests[task], "predictions": predictions.content}
     settings = {"task": task, "draws": options.draws, "seed": options.seed}
-    stage = Stage("scores", f"{predictions.name}-{task}", inputs, settings, (tasks.comparison,))
+    stage = Stage("scores", f"{predictions.name}-{task}", inputs, settings, (tasks.scoring,))
 
     def work(folder: Path) -> dict[str, int]:
         scored = scored_pairs(labels, task, predictions)

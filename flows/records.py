@@ -10,10 +10,9 @@ from distributed import Client
 
 from storage.errors import InputError
 from storage.manifest import StageRecord, file_digest, read_manifest
-from storage.tables import read_frame, read_labels
+from storage.tables import read_frame, read_labels, read_recipe
+from tasks.scoring.task_names import TASK_TITLES
 
-#: The two questions asked of a pair, and what label 1 means.
-TASK_TITLES = {"de": "differentially expressed or not", "dir": "up or down"}
 #: What predictors may learn from: the line's own training rows, or other lines' too.
 WITHIN, ACROSS = "within", "across"
 TRACK_TITLES = {WITHIN: "Within the line", ACROSS: "Across lines"}
@@ -55,6 +54,10 @@ class LabelSet:
     def track(self) -> str:
         """``across`` where other lines are learnt from, else ``within``; the two are never mixed."""
         return ACROSS if self.also else WITHIN
+
+    def made_here(self, task: str) -> bool:
+        """Whether a task's table carries a recipe of this project, which published tables do not."""
+        return bool(read_recipe(self.tables[task]))
 
     def across(self, others: Sequence[LabelSet]) -> LabelSet | None:
         """The same questions with other lines' training rows to learn from; None where there are none.

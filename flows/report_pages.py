@@ -16,11 +16,11 @@ from storage.atomic import atomic_path
 from storage.expression_tables import read_by_perturbation, read_perturbations
 from storage.manifest import folder_digest
 from storage.tables import read_frame, read_labels, read_recipe
-from tasks.comparison.label_sections import MOST_DRAWN, label_sections, most_responsive
-from tasks.comparison.report import Report, Section, write_report
-from tasks.comparison.set_section import set_section
-from tasks.comparison.side_by_side_section import side_by_side_section
 from tasks.expression.calibration import called
+from tasks.report.label_sections import MOST_DRAWN, label_sections, most_responsive
+from tasks.report.page import Report, Section, write_report
+from tasks.report.set_section import set_section
+from tasks.report.side_by_side_section import side_by_side_section
 
 
 def label_report(path: Path, screen: ScreenRecords) -> None:
@@ -51,13 +51,16 @@ def screen_sections(screen: ScreenRecords) -> list[Section]:
     def optional(path: Path) -> pd.DataFrame | None:
         return read_frame(path) if path.is_file() else None
 
-    recipe = calibration_of(screen.labels)
+    calibration = calibration_of(screen.labels)
+    recipe = read_recipe(screen.labels.folder / "de.parquet")
     perturbations = read_frame(screen.labels.folder / "perturbations.parquet")
     # The whole table of tests may be larger than memory; only these are drawn.
     drawn = most_responsive(perturbations)["perturbation"].head(MOST_DRAWN)
     sections = label_sections(
         read_perturbations(screen.tests.folder / "tests.parquet", drawn.tolist()),
         perturbations,
+        fdr=recipe["fdr"],
+        min_log2_fold_change=recipe["min_log2_fold_change"],
         guides=read_frame(screen.quality.folder / "guides.parquet"),
         null_tests=optional(screen.tests.folder / "null.parquet"),
         truth_check=optional(screen.labels.folder / "truth_check.parquet"),
@@ -66,11 +69,11 @@ def screen_sections(screen: ScreenRecords) -> list[Section]:
             "cells without a perturbation, left out": screen.screen.rows["unassigned cells"],
             "non-zero counts": screen.screen.rows["values"],
             "DE tests": screen.tests.rows["tests.parquet"],
-            "DE calls among false perturbations": recipe.get("null_de_calls"),
+            "DE calls among false perturbations": calibration.get("null_de_calls"),
             "pseudobulk profiles": screen.pseudobulk.rows["pseudobulk.h5ad"],
         },
-        calibration=recipe,
-        detectable=read_recipe(screen.labels.folder / "de.parquet")["detectable"],
+        calibration=calibration,
+        detectable=recipe["detectable"],
     )
     if screen.side_by_side is not None:
         chosen = read_recipe(screen.tests.folder / "tests.parquet")["test"]
@@ -92,17 +95,15 @@ def report_page(
         counts = rows.groupby("split")["pert"].nunique()
         facts += [
             (f"{task}: pairs ({TASK_TITLES[task]})", len(rows)),
-            (f"{task}: perturbations to learn from", int(counts.get("train", 0))),
-            (f"{task}: perturbations never seen", int(counts.get("test", 0))),
+            (f"{task}: training perturbations", int(counts.get("train", 0))),
+            (f"{task}: test perturbations", int(counts.get("test", 0))),
             (f"{task}: share labelled 1", float(rows["label"].astype("Float64").mean())),
         ]
-    origin = "Labels given as tables."
+    origin = "The labels were given as tables."
     if screen is not None:
-        origin = "Labels made here from raw counts."
+        origin = "The labels were made from raw counts."
     if screen is not None and screen.simulated is not None:
-        origin = (
-            "The screen is simulated: its effects are planted and known, it says nothing about real genes."
-        )
+        origin = "The screen is simulated with known effects: its results say nothing about real genes."
     facts.append(("labels' digest", folder_digest(labels.digests)[:12]))
     return Report(
         title=f"Perturbation benchmark: {labels.name}",
@@ -114,5 +115,5 @@ def report_page(
 
 def error_page(labels: LabelSet, sections: list[Section], notes: Sequence[str]) -> Report:
     """Where predictors err, on one data set."""
-    lead = "AUROC of the same test pairs, cut by what may make them hard. The scores are in report.html."
+    lead = "AUROC of parts of the test pairs, by what may make them hard. All scores are in report.html."
     return Report(title=f"Where predictors err: {labels.name}", subtitle=(lead, *notes), sections=sections)

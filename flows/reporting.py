@@ -12,14 +12,14 @@ from urllib.parse import quote
 import pandas as pd
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
-from flows.records import TASK_TITLES, ScreenRecords
+from flows.compare_stages import published_figures
+from flows.records import TASK_TITLES, LabelSet, ScreenRecords
 from storage.manifest import StageRecord
 from storage.tables import read_frame
-from tasks.comparison.calibration_figures import null_calibration
-from tasks.comparison.drawing import write_png
-from tasks.comparison.knock_down_figure import knock_down
-from tasks.comparison.predictor_figures import leaderboard_figure
-from tasks.comparison.published import published_auroc
+from tasks.report.calibration_figures import null_calibration
+from tasks.report.drawing import write_png
+from tasks.report.knock_down_figure import knock_down
+from tasks.report.predictor_figures import leaderboard_figure
 
 #: Rows a table artifact shows; the whole table is in the workspace.
 MOST_ROWS = 200
@@ -94,20 +94,20 @@ class Picture:
 
 def draw_comparison(
     workspace: Path,
-    data_set: str,
+    labels: LabelSet,
     comparison: StageRecord,
     boards: Mapping[str, pd.DataFrame],
     screen: ScreenRecords | None,
 ) -> list[Picture]:
-    """Each leaderboard, beside published figures unless its labels were made here, and then the screen."""
+    """Each leaderboard, beside published figures where there are any, and the screen's figures."""
     folder, pictures = workspace / "reports" / comparison.folder.name, []
     for name, board in boards.items():
         task = name.partition("-")[0]
-        published = None if screen else published_auroc(data_set, task)
-        path = write_png(leaderboard_figure(board, published), folder / f"leaderboard-{name}.png")
+        figure = leaderboard_figure(board, published_figures(labels, task))
+        path = write_png(figure, folder / f"leaderboard-{name}.png")
         caption = (
             f"**Leaderboard, {name}** ({TASK_TITLES[task]}): AUROC per gene with its 95 % interval over "
-            "perturbations never seen; the dashed line is guessing."
+            "test perturbations; the dashed line is guessing."
         )
         pictures.append(Picture(path, caption))
     return pictures + (draw_screen(folder, screen) if screen else [])
@@ -118,13 +118,15 @@ def draw_screen(folder: Path, screen: ScreenRecords) -> list[Picture]:
     perturbations = read_frame(screen.labels.folder / "perturbations.parquet")
     guides = read_frame(screen.quality.folder / "guides.parquet")
     path = write_png(knock_down(perturbations, guides), folder / "knock-down.png")
-    pictures = [Picture(path, "**Knock-down**: expression of the target that remains; 1 = as in controls.")]
+    pictures = [
+        Picture(path, "**Knock-down**: remaining expression of the targets; 1 = as in control cells.")
+    ]
     null = screen.tests.folder / "null.parquet"
     if null.is_file():
         path = write_png(null_calibration(read_frame(null)), folder / "calibration.png")
         caption = (
-            "**Calibration**: p-values of false perturbations made of control cells, where nothing changed; "
-            "points above the grey band are too small."
+            "**Calibration**: p-values of false perturbations, which are made of control cells; points above "
+            "the grey band are p-values that are too small."
         )
         pictures.append(Picture(path, caption))
     return pictures

@@ -10,8 +10,8 @@ from flows.commands.printing import print_json
 from storage.atomic import write_json
 from storage.errors import problems_of
 from storage.tables import read_labels, read_predictions, read_recipe
-from tasks.comparison.intervals import bootstrap_auroc
-from tasks.comparison.metrics import join_predictions, score_summary
+from tasks.scoring.intervals import bootstrap_auroc
+from tasks.scoring.metrics import join_predictions, score_summary
 
 
 def run(arguments: Namespace) -> None:

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from tasks.comparison.metrics import score_summary
 from tasks.predictors.protocol import OWN, Context, Predictor, checked_tables, no_progress
 from tasks.predictors.splits import held_out_perturbations, rows_of_perturbations
+from tasks.scoring.metrics import score_summary
 
 
 def validation_scores(

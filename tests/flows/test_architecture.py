@@ -19,6 +19,19 @@ FORBIDDEN = {
 SOURCES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 
 
+#: The packages of tasks by whom they may import, beside themselves.
+PACKAGES = {
+    "screens": set(),
+    "expression": {"screens"},
+    "labels": {"expression"},
+    "knowledge": set(),
+    "scoring": set(),
+    "predictors": {"knowledge", "scoring", "screens"},
+    "summer": {"knowledge", "predictors"},
+    "report": {"expression", "knowledge", "predictors", "scoring"},
+}
+
+
 def name_of(path):
     return str(path.relative_to(ROOT))
 
@@ -46,6 +59,28 @@ def test_there_is_something_to_look_at():
 def test_arrows_between_rooms_point_one_way(path):
     room = path.relative_to(ROOT).parts[0]
     assert not set(imported(path)) & FORBIDDEN.get(room, set())
+
+
+def packages_imported(path):
+    """Packages of tasks that a module imports."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (name.split(".")[1] for name in names if name.startswith("tasks."))
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_arrows_between_packages_of_tasks_make_no_circle(package):
+    """What is listed after another may import it, never the other way round."""
+    assert {path.parent.name for path in (ROOT / "tasks").glob("*/__init__.py")} == set(PACKAGES)
+    found = {name for path in (ROOT / "tasks" / package).rglob("*.py") for name in packages_imported(path)}
+    assert found - {package} <= PACKAGES[package]
+    order = list(PACKAGES)
+    assert all(order.index(other) < order.index(package) for other in PACKAGES[package])
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)

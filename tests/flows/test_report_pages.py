@@ -1,11 +1,14 @@
-"""The genes that were called, as a table for a spreadsheet."""
+"""Pages made of finished stages, and the genes that were called as a table for a spreadsheet."""
 
 from __future__ import annotations
 
 import pandas as pd
 
 from flows.options import LabelOptions
-from flows.report_pages import write_called_genes
+from flows.report_pages import screen_sections, write_called_genes
+from storage.tables import read_frame
+from tasks.report.page import Report, report_html
+from tests.flows.screen_records import labelled, simulated
 
 COLUMNS = ["pert", "gene", "mean_pert", "mean_control", "log2_fold_change", "p_value", "p_adj"]
 
@@ -35,6 +38,19 @@ def test_calls_are_written_by_perturbation_smallest_p_first(tmp_path):
         ("D", "x"),
     ]
     assert calls["p_value"].tolist() == [0.001, 0.01, 1e-300]
+
+
+def test_the_page_follows_the_rule_of_the_run(tmp_path):
+    rule = ("--fdr", "0.2", "--min-log2-fold-change", "0.3", "--max-positives", "1000", "--detectable", "0")
+    records = labelled(simulated(tmp_path), tmp_path / "out", *rule)
+    page = " ".join(report_html(Report("t", sections=screen_sections(records))).split())
+    assert "adjusted p-value is below 0.2 and their log2 fold change is at least 0.3" in page
+    counts = read_frame(records.labels.folder / "perturbations.parquet")
+    counts = counts[counts["status"] == "kept"].assign(n_de=lambda t: t["n_up"] + t["n_down"])
+    most = counts.sort_values(["n_de", "perturbation"], ascending=[False, True]).head(6)
+    assert most["n_de"].min() > 0
+    for row in most.itertuples():
+        assert f"{row.perturbation}: {row.n_up:.0f} up, {row.n_down:.0f} down" in page
 
 
 def test_a_screen_without_a_call_gives_a_table_without_rows(tmp_path):

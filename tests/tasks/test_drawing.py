@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from storage.errors import StorageError
-from tasks.comparison import drawing
+from tasks.report import drawing
 
 
 def figure():

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from tasks.comparison.error_analysis import PairTraits, auroc_by_trait, error_section
-from tasks.comparison.metrics import auroc_per_gene
-from tasks.comparison.report import Report, report_html
 from tasks.knowledge.graph import KnowledgeGraph
 from tasks.knowledge.symbols import SymbolIndex
+from tasks.report.error_analysis import PairTraits, auroc_by_trait, error_section
+from tasks.report.page import Report, report_html
+from tasks.scoring.metrics import auroc_per_gene
 
 
 def graph(n: int = 12) -> KnowledgeGraph:
@@ -92,4 +92,5 @@ def test_the_section_has_a_figure_and_a_row_for_every_part(scored):
     table = section.tables[0][1]
     assert len(table) == len(auroc_by_trait(scored, traits(scored)))
     assert (table["good"] + table["bad"]).tolist() == pytest.approx([1] * len(table))
-    assert "Distance from the nearest perturbation" in report_html(Report("errors", sections=[section]))
+    page = report_html(Report("errors", sections=[section]))
+    assert "Distance from the nearest training perturbation" in page

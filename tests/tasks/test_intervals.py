@@ -6,14 +6,14 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from storage.errors import InputError
-from tasks.comparison import intervals
-from tasks.comparison.intervals import (
+from tasks.scoring import intervals
+from tasks.scoring.intervals import (
     auroc_draws,
     bootstrap_auroc,
     draw_weights,
     leaderboard,
 )
-from tasks.comparison.metrics import score_summary
+from tasks.scoring.metrics import score_summary
 
 
 def scored_pairs(n=900, genes=40, perturbations=30, *, signal=0.7, seed=0):
@@ -122,13 +122,6 @@ def test_the_same_draws_serve_both_predictors():
     assert high - low < np.hypot(*separate)
 
 
-def test_a_gain_over_a_worse_reference_is_its_distance_turned_round():
-    a, b = scored_pairs(signal=1.0), scored_pairs(signal=0.2)
-    table = leaderboard({"a": [a], "b": [b]}, reference="b", draws=60).set_index("predictor")
-    gain = [table.loc["a", f"gain_over_reference{part}"] for part in ("", "_low", "_high")]
-    assert gain == pytest.approx(behind({"a": [a], "b": [b]}, draws=60))
-
-
 def test_different_pairs_or_labels_cannot_be_compared():
     scored = scored_pairs()
     with pytest.raises(InputError, match=r"b 0 \(899 pairs\) was not scored on the same pairs"):
@@ -155,17 +148,9 @@ def test_leaderboard_is_best_first_with_ties_by_name():
     scores = score_summary(poor).as_dict()
     for column in ("auroc", "pooled_auroc", "pooled_auprc", "n_genes", "n_genes_dropped", "n_pairs"):
         assert last[column] == scores[column]
-    assert "gain_over_reference" not in table
 
 
-def test_a_reference_is_compared_with_every_predictor():
-    good, poor = scored_pairs(signal=1.5), scored_pairs(signal=0.3)
-    table = leaderboard({"good": [good], "poor": [poor]}, reference="poor", draws=60).set_index("predictor")
-    assert table.loc["good", "gain_over_reference"] == table.loc["poor", "difference_to_best"]
-    assert table.loc["good", "gain_over_reference_low"] > 0
-    assert table.loc["poor", "gain_over_reference_high"] == 0
-    with pytest.raises(InputError, match="reference 'x' is not a predictor; there are good"):
-        leaderboard({"good": [good]}, reference="x")
+def test_a_leaderboard_needs_a_predictor():
     with pytest.raises(InputError, match="no predictor"):
         leaderboard({})
 

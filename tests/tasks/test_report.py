@@ -6,20 +6,23 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from tasks.comparison import drawing
-from tasks.comparison.calibration_figures import null_calibration, small_p_share, truth_figure
-from tasks.comparison.comparison_sections import comparison_sections, leaderboard_table, published_table
-from tasks.comparison.evidence_section import evidence_section
-from tasks.comparison.intervals import leaderboard
-from tasks.comparison.knock_down_figure import idle_guides, knock_down
-from tasks.comparison.label_sections import label_sections, most_responsive
-from tasks.comparison.metrics import auroc_per_gene
-from tasks.comparison.predictor_figures import leaderboard_figure, rate_by_score_tenth, reliability
-from tasks.comparison.report import Report, Section, format_value, report_html, write_report
-from tasks.comparison.screen_figures import de_genes_per_perturbation, strongest_perturbations, volcano
-from tasks.comparison.set_section import set_section
+from tasks.labels.label_tables import make_labels
+from tasks.report import drawing
+from tasks.report.calibration_figures import null_calibration, small_p_share, truth_figure
+from tasks.report.comparison_sections import comparison_sections, leaderboard_table, published_table
+from tasks.report.evidence_section import evidence_section
+from tasks.report.knock_down_figure import idle_guides, knock_down
+from tasks.report.label_sections import label_sections, most_responsive
+from tasks.report.page import Report, Section, format_value, report_html, write_report
+from tasks.report.predictor_figures import leaderboard_figure, rate_by_score_tenth, reliability
+from tasks.report.screen_figures import de_genes_per_perturbation, strongest_perturbations, volcano
+from tasks.report.set_section import set_section
+from tasks.scoring.intervals import leaderboard
+from tasks.scoring.metrics import auroc_per_gene
 
 EVIL = "<script>$x$_&\"'"
+#: What makes a pair DE.
+RULE = {"fdr": 0.05, "min_log2_fold_change": 0.1}
 
 
 def de_tests(perturbations=8, genes=60, seed=0):
@@ -143,6 +146,7 @@ def full_report():
     sections = label_sections(
         de_tests(),
         perturbations,
+        **RULE,
         guides=guide_table(perturbations),
         null_tests=de_tests(seed=1),
         truth_check=TRUTH,
@@ -210,7 +214,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path, html):
 
 
 def test_missing_parts_are_left_out():
-    sections = label_sections(de_tests(), perturbation_table().drop(index=6))
+    sections = label_sections(de_tests(), perturbation_table().drop(index=6), **RULE)
     assert [section.title for section in sections] == ["Screen", "Knock-down", "Differential expression"]
     sections += task_sections({"only": scored_pairs(0.5)}, task="dir")
     html = report_html(Report("t", sections=sections))
@@ -283,7 +287,7 @@ def test_screen_figures_take_small_and_large_screens(perturbations):
         de_genes_per_perturbation(table),
         knock_down(table, guide_table(table)),
         knock_down(table),
-        volcano(de_tests(perturbations)),
+        volcano(de_tests(perturbations), **RULE),
     ):
         assert isinstance(figure, Figure)
         assert len(drawing.svg_text(figure, "f")) > 1000
@@ -294,25 +298,47 @@ def test_figures_of_nothing_say_so():
     table = perturbation_table()
     none = table.head(0)
     for figure in (
-        volcano(de_tests().head(0)),
+        volcano(de_tests().head(0), **RULE),
         de_genes_per_perturbation(none),
         knock_down(none, guide_table(none)),
         null_calibration(de_tests().head(0)),
-        truth_figure(TRUTH.assign(power=np.nan, false_discovery_rate=np.nan)),
+        truth_figure(TRUTH.assign(power=np.nan, false_discovery_rate=np.nan), fdr=0.05),
     ):
         assert re.search(r">no |nothing to count", drawing.svg_text(figure, "f"))
 
 
 def test_volcano_shows_the_perturbations_asked_for():
-    text = drawing.svg_text(volcano(de_tests(), ["G3", "G5"]), "f")
+    text = drawing.svg_text(volcano(de_tests(), ["G3", "G5"], **RULE), "f")
     assert "G3: " in text
     assert "G5: " in text
     assert "G4: " not in text
 
 
 def test_strongest_perturbations_have_the_most_de_genes():
-    tests = pd.DataFrame({"pert": list("aabbcc"), "p_adj": [0.01, 1, 0.01, 0.01, 0.01, 1]})
-    assert strongest_perturbations(tests, most=2) == ["b", "a"]
+    tests = pd.DataFrame({"pert": list("aabbcc"), "gene": list("xyxyxy"), "log2_fold_change": 1.0})
+    tests["p_adj"] = [0.01, 1, 0.01, 0.01, 0.01, 1]
+    assert strongest_perturbations(tests, most=2, **RULE) == ["b", "a"]
+    tests.loc[3, "log2_fold_change"] = 0.05
+    assert strongest_perturbations(tests, most=2, **RULE) == ["a", "b"]
+
+
+@pytest.mark.parametrize("rule", [RULE, {"fdr": 0.3, "min_log2_fold_change": 0.8}])
+def test_volcano_titles_count_what_the_label_rule_counts(rule):
+    tests = de_tests()
+    tests = tests[tests["log2_fold_change"].notna()]
+    made = make_labels(tests.groupby("pert"), **rule, negative_min_p=0.5)
+    shown = drawing.svg_text(volcano(tests, ["G2", "G5"], **rule), "f")
+    counts = made.counts.set_index("perturbation")
+    for name in ("G2", "G5"):
+        assert f"{name}: {counts['n_up'][name]} up, {counts['n_down'][name]} down" in shown
+
+
+def test_the_text_names_the_rule_that_made_the_calls():
+    rule = {"fdr": 0.1, "min_log2_fold_change": 0.5}
+    page = text_of(*label_sections(de_tests(), perturbation_table(), **rule, truth_check=TRUTH))
+    assert "adjusted p-value is below 0.1 and their log2 fold change is at least 0.5" in page
+    assert "below 0.05" not in page
+    assert "nominal: 10%" in page
 
 
 @pytest.mark.filterwarnings("error")
@@ -321,9 +347,12 @@ def test_the_evidence_behind_labels_is_counted_and_worded(perturbations):
     table = evidence_table(perturbations)
     section = evidence_section(table, AGREEMENT, detectable=1.0, guides_known=True)
     text = text_of(section)
-    assert "a log2 fold change of 1, up or down, would have been found in four of five cases" in text
-    assert "On 75% of 1,234 DE calls all guides of the perturbation move the gene the same way" in text
-    assert "among pairs not called DE on 25%, about what chance gives" in text
+    assert "the test finds a log2 fold change of 1, up or down, in four of five cases" in text
+    assert (
+        "In 75% of 1,234 DE calls all guides of the perturbation change the gene in the same direction"
+        in text
+    )
+    assert "against 25% of the pairs that are not DE, about what chance gives" in text
     kept = table[table["status"] == "kept"]
     shown = section.tables[0][1].set_index("kind of pair")["pairs"]
     assert shown["not measured well enough"] == kept["n_unmeasured"].sum()
@@ -336,7 +365,7 @@ def test_the_report_says_where_guides_or_what_could_be_seen_are_not_known():
     table = evidence_table().assign(guide_agreement=np.nan)
     unknown = text_of(evidence_section(table, none, detectable=0.0, guides_known=False))
     assert "Which guide is in which cell is not known (--guide-key names its column)" in unknown
-    assert "whether a change could have been seen was not asked" in unknown
+    assert "may be labelled 0 even if no change could have been detected (--detectable 0)" in unknown
     assert "no guides could be compared" in unknown
     few = text_of(evidence_section(table.head(0), none, detectable=1.0, guides_known=True))
     assert "No perturbation with DE genes has two guides with enough cells" in few

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.comparison.report import Report, report_html
-from tasks.comparison.side_by_side_section import side_by_side_section
 from tasks.expression.side_by_side import call_codes, null_quantiles, shared_calls
+from tasks.report.page import Report, report_html
+from tasks.report.side_by_side_section import side_by_side_section
 
 RULE = {"fdr": 0.05, "min_log2_fold_change": 0.2}
 
@@ -113,7 +113,7 @@ def test_the_section_names_every_test_and_its_figures():
         "pseudobulk, glm",
         "8.9%",
         "6.1%",
-        "false discovery rate near",
+        "false discovery rate is near",
         "no calls",
         "95%",
         "stratified and wilcoxon",
@@ -127,4 +127,4 @@ def test_without_false_perturbations_and_truth_it_says_so():
     page = report_html(Report("title", sections=[section]))
     assert "no false perturbations were tested" in page
     assert "realised" not in page
-    assert "sees most" in page
+    assert "the most calls has the most power" in page

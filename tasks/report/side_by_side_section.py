@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.stats import beta
 
-from tasks.comparison import drawing
-from tasks.comparison.report import Section
+from tasks.report import drawing
+from tasks.report.calibration_figures import quantile_panel
+from tasks.report.page import Section
 
 #: Colour and marker of each test; told apart by shape too.
 LOOKS = {
@@ -18,7 +18,7 @@ LOOKS = {
     "pseudobulk": (drawing.GREEN, "^"),
 }
 SHARES = {"null_share_p_below_05", "realised_fdr", "power"}
-TAKEN_FOR_GRANTED = {
+ASSUMPTIONS = {
     "wilcoxon": "cells are independent; batches are spread alike over perturbation and controls",
     "stratified": "cells are independent within a batch",
     "pseudobulk": "batches (glm: profiles of guide and batch) are independent; most genes do not respond",
@@ -45,27 +45,27 @@ def side_by_side_section(
         The test that labels come from.
     """
     text = (
-        f"The same cells, tested in {_number(len(summary))} ways. The labels come from {chosen}. A test to "
-        "be believed makes next to no call among false perturbations, which are made of control cells"
+        f"The same cells were compared by {_number(len(summary))} tests. The labels come from {chosen}. A "
+        "reliable test makes almost no calls among false perturbations, which are made of control cells"
         + (
-            ", and keeps the realised false discovery rate near the one asked for."
+            ", and its realised false discovery rate is near the nominal rate or below."
             if "realised_fdr" in summary
-            else "; of tests that manage this, the one that calls most sees most."
+            else "; among reliable tests, the one with the most calls has the most power."
         )
     )
     caption = (
-        "p-values where nothing changed, and what the tests agree on\n"
+        "p-values of false perturbations, and calls in common\n"
         "How to read this: on the left, points on the line are as expected by chance, points above it are "
-        "too small p-values; the band is where 95% of points should lie for the test with the most of them. "
-        "On the right, each square is the share of the calls of its row's test that the column's test makes "
-        "too."
+        "p-values that are too small; the band should hold 95% of the points of the test with the most "
+        "p-values. On the right, each square is the share of the calls of the row's test that the column's "
+        "test makes too."
     )
     shown = _agreement_table(agreement)
-    assumed = summary["test"].map(TAKEN_FOR_GRANTED).to_numpy()
+    assumed = summary["test"].map(ASSUMPTIONS).to_numpy()
     tables = [
         ("Tests side by side", _summary_table(summary, chosen), _notes(summary)),
-        ("Calls shared", shown, "Over the pairs of perturbation and gene that both have tested."),
-        ("What is taken for granted", pd.DataFrame({"test": summary["test"], "assumption": assumed}), ""),
+        ("Calls shared", shown, "Among the pairs of perturbation and gene that both tests have tested."),
+        ("Assumptions", pd.DataFrame({"test": summary["test"], "assumption": assumed}), ""),
     ]
     figure = side_by_side_figure(summary["test"].tolist(), agreement, quantiles)
     return Section("Tests side by side", text, figures=[(caption, figure)], tables=tables)
@@ -77,32 +77,10 @@ def side_by_side_figure(tests: list[str], agreement: pd.DataFrame, quantiles: pd
     if quantiles is None or quantiles.empty:
         drawing.say(axes[0, 0], "no false perturbations were tested")
     else:
-        _quantile_curves(axes[0, 0], tests, quantiles)
+        looks = {test: LOOKS[test] for test in tests}
+        quantile_panel(axes[0, 0], quantiles, looks, title="Tests of false perturbations")
     _shares(axes[0, 1], tests, agreement)
     return figure
-
-
-def _quantile_curves(ax: Axes, tests: list[str], quantiles: pd.DataFrame) -> None:
-    largest = quantiles["test"].iloc[quantiles["n"].argmax()]
-    base = quantiles[quantiles["test"] == largest]
-    rank, n = base["rank"].to_numpy(), int(base["n"].iloc[0])
-    expected = -np.log10((rank - 0.5) / n)
-    low, high = (-np.log10(beta.ppf(q, rank, n - rank + 1)) for q in (0.975, 0.025))
-    ax.fill_between(expected, low, high, color=drawing.LIGHT, linewidth=0, label="95% band")
-    ax.plot([0, expected[0]], [0, expected[0]], color=drawing.BLACK, linewidth=0.9, label="as expected")
-    highest = max(1.15 * float(high[0]), 1.6 * float(expected[0]))
-    for test in tests:
-        rows = quantiles[quantiles["test"] == test]
-        if len(rows):
-            colour, marker = LOOKS[test]
-            x = -np.log10((rows["rank"] - 0.5) / rows["n"])
-            capped = np.minimum(rows["minus_log10_p"], highest)
-            drawing.points(ax, x, capped, color=colour, marker=marker, s=13, alpha=0.75, label=test)
-    ax.set_ylim(-0.1, 1.04 * highest)
-    drawing.key(ax, loc="upper left")
-    drawing.label_axes(
-        ax, x="expected −log₁₀ p", y="observed −log₁₀ p", title="False perturbations: nothing changed"
-    )
 
 
 def _shares(ax: Axes, tests: list[str], agreement: pd.DataFrame) -> None:
@@ -117,7 +95,9 @@ def _shares(ax: Axes, tests: list[str], agreement: pd.DataFrame) -> None:
     ax.set_xticks(range(len(tests)), tests, fontsize=8)
     ax.set_yticks(range(len(tests)), tests, fontsize=8)
     ax.tick_params(length=0)
-    drawing.label_axes(ax, x="are made by this test too", y="calls of this test …", title="Calls in common")
+    drawing.label_axes(
+        ax, x="… made by this test too", y="share of the calls of this test …", title="Calls in common"
+    )
 
 
 def _summary_table(summary: pd.DataFrame, chosen: str) -> pd.DataFrame:
@@ -129,9 +109,9 @@ def _summary_table(summary: pd.DataFrame, chosen: str) -> pd.DataFrame:
         "null_perturbations": "false perturbations",
         "null_tests": "pairs of false perturbations tested",
         "null_share_p_below_05": "of these with p < 0.05 (5% expected)",
-        "null_de_calls": "of these called DE, all wrong",
+        "null_de_calls": "of these called DE, all false",
         "realised_fdr": "realised false discovery rate",
-        "power": "power: planted effects found",
+        "power": "power: share of planted effects called DE",
     }
     shown = [column for column in names if column in summary]
     table = pd.DataFrame({"figure": [names[column] for column in shown]})
@@ -164,11 +144,11 @@ def _agreement_table(agreement: pd.DataFrame) -> pd.DataFrame:
 
 
 def _notes(summary: pd.DataFrame) -> str:
-    notes = "Pairs that filters or a test's own needs left out are not among its tests."
+    notes = "Pairs excluded by a filter or by the requirements of a test are not counted among its tests."
     if "power" in summary:
         notes += (
-            " Power is over all planted effects of the perturbations that the test kept, also those on genes "
-            "that it left out."
+            " Power is the share of all planted effects in the perturbations tested, also of those on "
+            "genes that were not tested."
         )
     return notes
 

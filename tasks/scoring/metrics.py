@@ -9,7 +9,7 @@ import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from storage.errors import InputError
-from tasks.comparison.ranking import checked_columns, rank_pairs, weighted_auroc
+from tasks.scoring.ranking import checked_columns, rank_pairs, weighted_auroc
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,7 @@ def join_predictions(labels: pd.DataFrame, predictions: pd.DataFrame) -> pd.Data
     labels
         ``pert``, ``gene``, ``label`` (0, 1 or missing) and ``split``; only rows with split 'test' are used.
     predictions
-        ``pert``, ``gene``, ``score``. Pairs that are not asked for are ignored; their number is in
-        ``attrs["extra_predictions"]`` of the result.
+        ``pert``, ``gene``, ``score``. Pairs that are not test pairs of the table are ignored.
 
     Returns
     -------
@@ -147,9 +146,7 @@ def join_predictions(labels: pd.DataFrame, predictions: pd.DataFrame) -> pd.Data
         )
     if problems:
         raise InputError("scoring predictions against labels", problems)
-    scored = joined.astype({"label": np.int8})
-    scored.attrs["extra_predictions"] = len(offered) - len(joined)
-    return scored
+    return joined.astype({"label": np.int8})
 
 
 def _label_problems(label: pd.Series) -> list[str]:

@@ -1,4 +1,4 @@
-"""Figures that compare predictors: the leaderboard, AUROC over genes, and what a high score means."""
+"""Figures that compare predictors: the leaderboard, AUROC over genes, and the share of positives by score."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
+from statsmodels.stats.proportion import proportion_confint
 
-from tasks.comparison import drawing
+from tasks.report import drawing
 
 
 def leaderboard_figure(leaderboard: pd.DataFrame, published: Mapping[str, float] | None = None) -> Figure:
@@ -19,7 +20,7 @@ def leaderboard_figure(leaderboard: pd.DataFrame, published: Mapping[str, float]
     Parameters
     ----------
     leaderboard
-        As from :func:`tasks.comparison.intervals.leaderboard`.
+        As from :func:`tasks.scoring.intervals.leaderboard`.
     published
         AUROC by method; a method of the same name as a predictor shares its row.
     """
@@ -61,7 +62,7 @@ def auroc_distributions(per_gene_by_predictor: Mapping[str, pd.DataFrame]) -> Fi
     Parameters
     ----------
     per_gene_by_predictor
-        Tables of :func:`tasks.comparison.metrics.auroc_per_gene` by the predictor's name, in the order shown.
+        Tables of :func:`tasks.scoring.metrics.auroc_per_gene` by the predictor's name, in the order shown.
     """
     names = list(per_gene_by_predictor)
     figure, axes = drawing.new_figure(1.1 + 0.55 * len(names))
@@ -111,7 +112,7 @@ def reliability(scored_by_predictor: Mapping[str, pd.DataFrame]) -> Figure:
         ax.vlines(tenths["centre"], tenths["low"], tenths["high"], color=drawing.BLACK, linewidth=0.9)
         ax.axhline(scored["label"].astype(float).mean(), color=drawing.BLACK, linewidth=0.9, linestyle="--")
         drawing.label_axes(
-            ax, x="score, from lowest to highest", y="share of positives", title=drawing.short_name(name)
+            ax, x="score, from lowest to highest", y="share labelled 1", title=drawing.short_name(name)
         )
         ax.set_xlim(0, 1)
         ax.set_xticks([0.25, 0.5, 0.75], ["25%", "50%", "75%"])
@@ -132,11 +133,8 @@ def rate_by_score_tenth(scored: pd.DataFrame) -> pd.DataFrame:
     tenth = np.minimum((quantile * 10).astype(np.int64), 9)
     table = pd.DataFrame({"quantile": quantile, "label": scored["label"].to_numpy(np.float64)})
     bins = table.groupby(tenth).agg(centre=("quantile", "mean"), n=("label", "size"), rate=("label", "mean"))
-    z = 1.959963984540054
-    middle = (bins["rate"] + z**2 / (2 * bins["n"])) / (1 + z**2 / bins["n"])
-    half = np.sqrt(bins["rate"] * (1 - bins["rate"]) / bins["n"] + z**2 / (4 * bins["n"] ** 2))
-    half = half * z / (1 + z**2 / bins["n"])
-    return bins.assign(low=middle - half, high=middle + half).reset_index(drop=True)
+    low, high = proportion_confint(bins["rate"] * bins["n"], bins["n"], method="wilson")
+    return bins.assign(low=low, high=high).reset_index(drop=True)
 
 
 def _finish_auroc_axis(ax: Axes, names: list[str]) -> None:

@@ -7,8 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tasks.comparison import drawing
-from tasks.comparison.screen_figures import MOST_NAMED_ROWS
+from tasks.report import drawing
+from tasks.report.screen_figures import MOST_NAMED_ROWS
 
 MOST_REMAINING = 1.5
 
@@ -67,23 +67,21 @@ def _named_targets(
             s=20,
             facecolors="none",
             edgecolors=drawing.SKY,
-            label="one guide",
+            label="single guide",
         )
     ax.scatter(
         measured["target_remaining"].clip(upper=MOST_REMAINING),
         np.arange(len(names)),
         s=30,
         color=drawing.BLUE,
-        label="all its cells",
+        label="all cells of the perturbation",
     )
     drawing.name_rows(ax, names)
     ax.grid(axis="y", color=drawing.LIGHT, linewidth=0.5)
     _mark_shares(ax, works_below, ax.axvline)
     ax.set_xlim(-0.03, MOST_REMAINING + 0.05)
     drawing.key(ax, loc="best")
-    drawing.label_axes(
-        ax, x="remaining expression (1 = as in control cells)", title="Target of each perturbation"
-    )
+    drawing.label_axes(ax, x="remaining expression (1 = as in control cells)", title="Targets")
 
 
 def _target_histogram(ax: Axes, measured: pd.DataFrame, *, works_below: float) -> None:
@@ -129,7 +127,7 @@ def _guide_cells(ax: Axes, guides: pd.DataFrame, *, works_below: float) -> None:
         ax,
         x="cells with the guide",
         y="remaining expression of the target",
-        title="Each guide",
+        title="Guides",
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from tasks.comparison.report import Section
+from tasks.report.page import Section
 
 
 def set_section(sets: pd.DataFrame, calibration: Mapping[str, float]) -> Section:
@@ -41,7 +41,7 @@ def set_section(sets: pd.DataFrame, calibration: Mapping[str, float]) -> Section
             "genes not measured": kept["missing"].map(_some),
         }
     )
-    tables = [("Sets tested", listed, "Every symbol that is missing is in gene-sets.parquet.")]
+    tables = [("Sets tested", listed, "All genes that are not measured are listed in gene-sets.parquet.")]
     if len(excluded):
         left_out = excluded[["gene_set", "reason"]].set_axis(["set", "reason"], axis=1)
         tables.append(("Excluded sets", left_out, "No labels are made for these."))

@@ -7,14 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from tasks.comparison.predictor_figures import auroc_distributions, leaderboard_figure, reliability
-from tasks.comparison.report import NOTHING, Section, format_value
+from tasks.report.page import NOTHING, Section, format_value
+from tasks.report.predictor_figures import auroc_distributions, leaderboard_figure, reliability
+from tasks.scoring.task_names import QUESTIONS, TASK_HEADINGS
 
-QUESTIONS = {
-    "de": "Does the gene's expression change when the perturbed gene is knocked down?",
-    "dir": "Given that the gene changes: does its expression go up?",
-}
-TASK_NAMES = {"de": "DE or not", "dir": "Up or down"}
 MOST_GENES = 20
 #: Published methods that each predictor is held against in a table.
 HELD_AGAINST = ("SUMMER", "Retrieval (no LLM)")
@@ -36,11 +32,11 @@ def comparison_sections(
     task
         'de' or 'dir'.
     leaderboard
-        As from :func:`tasks.comparison.intervals.leaderboard`.
+        As from :func:`tasks.scoring.intervals.leaderboard`.
     scored_by_predictor
         Scored pairs by the predictor's name.
     per_gene
-        Tables of :func:`tasks.comparison.metrics.auroc_per_gene` by the predictor's name.
+        Tables of :func:`tasks.scoring.metrics.auroc_per_gene` by the predictor's name.
     published
         Published AUROC by method, for the same data set and task.
     name
@@ -54,7 +50,7 @@ def comparison_sections(
     """
     if task not in QUESTIONS:
         raise ValueError(f"task must be one of {', '.join(QUESTIONS)}; found {task!r}")
-    title = ", ".join(part for part in (name, TASK_NAMES[task]) if part)
+    title = ", ".join(part for part in (name, TASK_HEADINGS[task]) if part)
     order = [predictor for predictor in leaderboard["predictor"] if predictor in scored_by_predictor]
     return [
         _scores_section(title, task, leaderboard, published),
@@ -77,7 +73,7 @@ def leaderboard_table(leaderboard: pd.DataFrame) -> pd.DataFrame:
             "AUROC": leaderboard["auroc"],
             "95% interval": low_high,
             "best minus this": leaderboard["difference_to_best"],
-            "its interval": behind,
+            "95% interval of the difference": behind,
             "pooled AUROC": leaderboard["pooled_auroc"],
             "pooled AUPRC": leaderboard["pooled_auprc"],
             "genes": leaderboard["n_genes"],
@@ -86,11 +82,6 @@ def leaderboard_table(leaderboard: pd.DataFrame) -> pd.DataFrame:
     if (leaderboard["n_fits"] > 1).any():
         table.insert(3, "fits", leaderboard["n_fits"])
         table.insert(4, "sd over fits", leaderboard["auroc_fits_sd"])
-    if "gain_over_reference" in leaderboard:
-        table["gain over reference"] = leaderboard["gain_over_reference"]
-        table["interval of the gain"] = _interval(
-            leaderboard, "gain_over_reference_low", "gain_over_reference_high"
-        )
     return table
 
 
@@ -110,28 +101,30 @@ def _scores_section(
     first = leaderboard.iloc[0]
     text = (
         f"The question: {QUESTIONS[task]} It is asked of {first.n_pairs:,} pairs of "
-        f"{first.n_perturbations:,} perturbations whose labels in this table were kept from training.\n\n"
-        "AUROC is the chance that a pair with the answer 1 gets a higher score than a pair with the answer "
-        "0: 0.5 is guessing, 1 is perfect. It is taken for each gene over its perturbations and averaged "
-        "over genes, so that knowing which genes respond to everything gains nothing. "
-        f"{first.n_genes:,} genes are averaged; {first.n_genes_dropped:,} have one kind of answer only and "
-        "are left out."
+        f"{first.n_perturbations:,} test perturbations, whose labels were not used in training.\n\n"
+        "AUROC is the probability that a pair labelled 1 gets a higher score than a pair labelled 0: 0.5 is "
+        "guessing, 1 is perfect. It is computed for each gene over its perturbations and averaged over "
+        "genes, so that knowing which genes respond to most perturbations does not raise it. "
+        f"{first.n_genes:,} genes are averaged; {first.n_genes_dropped:,} genes have only one kind of label "
+        "among their test pairs and are left out."
     )
     hollow = " Hollow diamonds are published figures for the same data set." if published else ""
     caption = (
         "Leaderboard\n"
-        "How to read this: the dot is the score, the bar its 95% interval: where the score would fall with "
-        f"another draw of perturbations.{hollow} The dashed line is guessing."
+        "How to read this: dots are scores, bars their 95% intervals, which show how much a score depends on "
+        f"the choice of test perturbations.{hollow} The dashed line is guessing."
     )
     notes = (
-        "Intervals come from resampling whole perturbations; they do not cover the chance in training a "
-        "predictor. 'Best minus this' resamples both alike: where its interval does not include 0, the gap "
-        "is unlikely to come from the choice of perturbations. Pooled figures take all pairs together and do "
-        "reward knowing which genes respond to everything."
+        "Intervals come from resampling whole perturbations; they do not include the randomness of training. "
+        "'Best minus this' uses the same resamples for both predictors: if its interval does not include 0, "
+        "the difference is unlikely to come from the choice of test perturbations. Pooled figures are over "
+        "all pairs together; there, knowing which genes respond to most perturbations does raise the score."
     )
     tables = [("Scores, best first", leaderboard_table(leaderboard), notes)]
     if published and set(HELD_AGAINST) & set(published):
-        notes = "The intervals are those of the figures measured here; how sure the others are is not known."
+        notes = (
+            "The intervals are those of the figures measured here; published figures come without intervals."
+        )
         tables.append(("Against published figures", published_table(leaderboard, published), notes))
     return Section(
         f"{title}: scores",
@@ -147,19 +140,19 @@ def _behind_section(
     figures = []
     if per_gene:
         caption = (
-            "Which genes carry the score\n"
+            "AUROC over genes\n"
             "How to read this: each small dot is a gene, the box holds the middle half of them, the line in "
             "it is the median, the whiskers reach from 5% to 95%, the diamond is the mean (the score). Genes "
-            "with few perturbations fall on simple fractions, often 0 or 1."
+            "with few perturbations can have few values only, often 0 or 1."
         )
         figures.append((caption, auroc_distributions(per_gene)))
     if scored_by_predictor:
         caption = (
-            "What a high score means\n"
-            "How to read this: pairs are sorted by score and cut into tenths. Bars that rise from left to "
-            "right mean that a higher score goes with more true answers; the dashed line is the share over "
-            "all pairs. Scores are not probabilities. Equal scores stay together, so a yes-or-no predictor "
-            "has two bars."
+            "Share of pairs labelled 1, by score\n"
+            "How to read this: pairs are sorted by score and divided into ten groups of equal size; a bar is "
+            "the share of a group's pairs that are labelled 1, with its 95% interval. Bars should rise from "
+            "left to right. The dashed line is the share over all pairs. Scores are not probabilities. Equal "
+            "scores are in the same group, so a predictor with two different scores has two bars."
         )
         figures.append((caption, reliability(scored_by_predictor)))
     tables = [_gene_table(per_gene)] if per_gene else []
@@ -167,17 +160,19 @@ def _behind_section(
 
 
 def _gene_table(per_gene: Mapping[str, pd.DataFrame]) -> tuple[str, pd.DataFrame, str]:
-    """The genes with the most of the rarer answer: those whose AUROC is known best."""
+    """The genes with the most pairs of their rarer label: the AUROC of these is the most precise."""
     first = next(iter(per_gene.values()))
     genes = first[["gene", "n_positive", "n_negative"]]
     rarer = genes[["n_positive", "n_negative"]].min(axis=1)
     genes = genes.assign(rarer=rarer).query("rarer > 0")
     genes = genes.sort_values(["rarer", "gene"], ascending=[False, True]).head(MOST_GENES)
-    table = genes[["gene", "n_positive", "n_negative"]].set_axis(["gene", "answers 1", "answers 0"], axis=1)
+    table = genes[["gene", "n_positive", "n_negative"]].set_axis(
+        ["gene", "pairs labelled 1", "pairs labelled 0"], axis=1
+    )
     for predictor, scores in per_gene.items():
         auroc = scores.set_index("gene")["auroc"].reindex(genes["gene"]).to_numpy()
         table.insert(table.shape[1], predictor, auroc, allow_duplicates=True)
-    notes = "The genes with the most answers of the rarer kind, whose AUROC is known best; others have fewer."
+    notes = "The genes with the most pairs of their rarer label: the AUROC of these is the most precise."
     return "AUROC of single genes", table, notes
 
 

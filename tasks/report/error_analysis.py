@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tasks.comparison import drawing
-from tasks.comparison.metrics import auroc_per_gene
-from tasks.comparison.report import Section
 from tasks.knowledge.graph import KnowledgeGraph
 from tasks.predictors.kernels.similarity import GeneSimilarity
+from tasks.report import drawing
+from tasks.report.page import Section
+from tasks.scoring.metrics import auroc_per_gene
+from tasks.scoring.task_names import TASK_HEADINGS
 
 COLOURS = (drawing.BLUE, drawing.VERMILLION, drawing.GREEN, drawing.SKY, drawing.GREY, drawing.BLACK)
 MARKERS = ("o", "D", "s", "^", "v", "P")
@@ -24,10 +25,10 @@ PARTS = 4
 FACTORS = 64
 
 TITLES = {
-    "positives": "Answers 1 of the gene among the test pairs",
+    "positives": "Test pairs of the gene that are labelled 1",
     "gene_degree": "Links of the gene in the knowledge graph",
     "pert_degree": "Links of the perturbed gene in the knowledge graph",
-    "distance": "Distance from the nearest perturbation seen in training",
+    "distance": "Distance from the nearest training perturbation",
 }
 
 
@@ -97,7 +98,7 @@ def auroc_by_trait(scored: pd.DataFrame, traits: PairTraits) -> pd.DataFrame:
 def error_section(
     task: str, scored_by_predictor: Mapping[str, pd.DataFrame], traits: PairTraits, *, name: str = ""
 ) -> Section:
-    """The part of the page on one task: a panel a trait, a line a predictor, and the figures as a table."""
+    """The page's section on one task: a panel per trait, a line per predictor, and the figures as a table."""
     tables = {row: auroc_by_trait(scored, traits) for row, scored in scored_by_predictor.items()}
     told = pd.concat([table.assign(predictor=row) for row, table in tables.items()], ignore_index=True)
     told["part"] = [_span(row.low, row.high) for row in told.itertuples()]
@@ -106,21 +107,20 @@ def error_section(
     wide = told.pivot_table(index=places, columns="predictor", values="auroc", sort=False, dropna=False)
     wide = wide.dropna(how="all").reset_index().drop(columns="low")[["trait", "part", "n_genes", *tables]]
     caption = (
-        "Easy and hard\n"
-        "How to read this: each panel cuts the same test pairs into quarters of one trait; each line is a "
-        "predictor, the bar twice the standard error over genes. A line that falls to one side says where "
-        "the predictor runs out of what it needs."
+        "AUROC by properties of genes and perturbations\n"
+        "How to read this: each panel divides the test pairs by one property into up to four parts of "
+        "similar size; each line is a predictor, the bars are twice the standard error over genes. Where a "
+        "line is low, the predictor does worse on such pairs."
     )
-    title = {"de": "DE or not", "dir": "Up or down"}[task]
     return Section(
-        ", ".join(part for part in (name, title) if part),
+        ", ".join(part for part in (name, TASK_HEADINGS[task]) if part),
         figures=[(caption, error_figure(tables))],
-        tables=[("AUROC by part", wide.rename(columns={"n_genes": "genes"}), "")],
+        tables=[("AUROC by part", wide.rename(columns={"trait": "property", "n_genes": "genes"}), "")],
     )
 
 
 def error_figure(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """One panel a trait, one line a predictor, in the order given; six at most are drawn."""
+    """One panel per trait, one line per predictor, in the order given; six at most are drawn."""
     shown = list(tables)[: len(COLOURS)]
     figure, axes = drawing.new_figure(7.0, rows=2, columns=2)
     for ax, (trait, title) in zip(axes.flat, TITLES.items(), strict=True):

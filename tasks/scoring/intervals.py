@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from storage.errors import InputError
-from tasks.comparison.metrics import Scores, score_summary
-from tasks.comparison.ranking import rank_pairs, weighted_auroc
+from tasks.scoring.metrics import Scores, score_summary
+from tasks.scoring.ranking import rank_pairs, weighted_auroc
 
 PERCENTILES = (2.5, 97.5)
 # Memory for the working arrays of one chunk of draws; about six arrays of (rows, draws) are alive at once.
@@ -75,7 +75,6 @@ def draw_weights(n_perturbations: int, seed: int, draw: int) -> np.ndarray:
 def leaderboard(
     scored_by_predictor: Mapping[str, Sequence[pd.DataFrame]],
     *,
-    reference: str | None = None,
     draws: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -86,8 +85,6 @@ def leaderboard(
     scored_by_predictor
         Scored pairs of each fit, one a seed, by the predictor's name; all must hold the same pairs with the
         same labels.
-    reference
-        A predictor every other is compared with, besides the best one.
 
     Returns
     -------
@@ -95,20 +92,16 @@ def leaderboard(
         ``predictor``, ``auroc`` (mean over the fits), ``auroc_low``, ``auroc_high``, ``n_fits``,
         ``auroc_fits_sd`` (standard deviation over the fits, NaN of one), ``difference_to_best`` (best minus
         this one) with ``difference_to_best_low`` and ``_high``, ``pooled_auroc``, ``pooled_auprc`` (means
-        over the fits), ``n_genes``, ``n_genes_dropped``, ``n_pairs``, ``n_perturbations``; with a reference
-        also ``gain_over_reference`` (this one minus the reference) with ``_low`` and ``_high``. Equal
-        scores stand in the order of their names; predictors without a score (NaN) come last.
+        over the fits), ``n_genes``, ``n_genes_dropped``, ``n_pairs``, ``n_perturbations``. Equal scores
+        stand in the order of their names; predictors without a score (NaN) come last.
 
     Raises
     ------
     InputError
-        If there is no predictor, the reference is not among them, or their pairs differ.
+        If there is no predictor, or their pairs differ.
     """
     if not scored_by_predictor:
         raise InputError("leaderboard", ["no predictor to compare"])
-    if reference is not None and reference not in scored_by_predictor:
-        names = ", ".join(sorted(scored_by_predictor))
-        raise InputError("leaderboard", [f"reference '{reference}' is not a predictor; there are {names}"])
     _require_same_pairs(
         {f"{name} {at}": fit for name, fits in scored_by_predictor.items() for at, fit in enumerate(fits)}
     )
@@ -120,8 +113,7 @@ def leaderboard(
     }
     order = sorted(rows, key=lambda name: (np.isnan(rows[name].auroc), -rows[name].auroc, name))
     best = rows[order[0]]
-    table = [rows[name].told(name, best, rows.get(reference)) for name in order]
-    return pd.DataFrame(table)
+    return pd.DataFrame([rows[name].told(name, best) for name in order])
 
 
 @dataclass(frozen=True)
@@ -136,12 +128,12 @@ class _Row:
     def of(cls, fits: Sequence[Scores], draws: Sequence[np.ndarray]) -> _Row:
         return cls(fits, np.mean(draws, axis=0), float(np.mean([fit.auroc for fit in fits])))
 
-    def told(self, name: str, best: _Row, reference: _Row | None) -> dict[str, object]:
+    def told(self, name: str, best: _Row) -> dict[str, object]:
         first, spread = self.fits[0], [fit.auroc for fit in self.fits]
         low, high = _auroc_limits(self.draws, self.auroc)
         behind = best.auroc - self.auroc
         behind_low, behind_high = _limits(best.draws - self.draws, behind)
-        row = {
+        return {
             "predictor": name,
             "auroc": self.auroc,
             "auroc_low": low,
@@ -158,15 +150,6 @@ class _Row:
             "n_pairs": first.n_pairs,
             "n_perturbations": first.n_perturbations,
         }
-        if reference is not None:
-            gain = self.auroc - reference.auroc
-            low, high = _limits(self.draws - reference.draws, gain)
-            row |= {
-                "gain_over_reference": gain,
-                "gain_over_reference_low": low,
-                "gain_over_reference_high": high,
-            }
-        return row
 
 
 def _auroc_limits(values: np.ndarray, estimate: float) -> tuple[float, float]:

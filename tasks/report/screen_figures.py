@@ -10,10 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from tasks.comparison import drawing
+from tasks.expression.calibration import called
+from tasks.report import drawing
 
 MOST_NAMED_ROWS = 40
-# -log10 p above this is drawn at this height: further up, nothing is told apart that matters.
+# -log10 p above this is drawn at this height: beyond it, differences do not matter.
 HIGHEST = 50.0
 # A panel with more genes is drawn as pixels: a page holds several.
 RASTER_GENES = 300
@@ -23,9 +24,10 @@ def volcano(
     tests: pd.DataFrame,
     perturbations: Sequence[str] | None = None,
     *,
+    fdr: float,
+    min_log2_fold_change: float,
     most: int = 6,
     named_genes: int = 6,
-    alpha: float = 0.05,
 ) -> Figure:
     """Fold change against p-value, one panel for each of a few perturbations.
 
@@ -36,19 +38,20 @@ def volcano(
         are too small for a float, ``log10_p_value``.
     perturbations
         Those to show; without it the ``most`` with the most DE genes.
+    fdr, min_log2_fold_change
+        What makes a gene DE, as for `tasks.expression.calibration.called`.
     named_genes
         Strongest genes to name in each direction.
-    alpha
-        Adjusted p-value below which a gene is called DE.
     """
+    rule = {"fdr": fdr, "min_log2_fold_change": min_log2_fold_change}
     if perturbations is None:
-        perturbations = strongest_perturbations(tests, most=most, alpha=alpha)
+        perturbations = strongest_perturbations(tests, most=most, **rule)
     shown = tests[tests["pert"].isin(list(perturbations)) & tests["p_value"].notna()]
     if shown.empty:
         figure, axes = drawing.new_figure(1.5)
         drawing.say(axes[0, 0], "no tests to show")
         return figure
-    shown = shown.assign(height=np.minimum(minus_log10_p(shown), HIGHEST))
+    shown = shown.assign(height=np.minimum(minus_log10_p(shown), HIGHEST), called=called(shown, **rule))
     fold_change = shown["log2_fold_change"].to_numpy(np.float64)
     finite = np.abs(fold_change[np.isfinite(fold_change)])
     widest = float(np.clip(finite.max(initial=0.5), 0.5, 6.0)) * 1.05
@@ -59,19 +62,21 @@ def volcano(
     figure, axes = drawing.new_figure(0.5 + 2.9 * rows, rows=rows, columns=columns, sharex=True, sharey=True)
     top = float(max(shown["height"].max(), 2.0))
     for ax, perturbation in zip(axes.flat, perturbations, strict=False):
-        _volcano_panel(ax, shown[shown["pert"] == perturbation], alpha=alpha)
-        _name_genes(
-            ax, shown[shown["pert"] == perturbation], alpha=alpha, most=named_genes, top=top, widest=widest
-        )
+        own = shown[shown["pert"] == perturbation]
+        _volcano_panel(ax, own)
+        _name_genes(ax, own, most=named_genes, top=top, widest=widest)
         ax.set_xlim(-1.6 * widest, 1.6 * widest)
         ax.set_ylim(-0.03 * top, 1.08 * top)
     drawing.finish_grid(axes, len(perturbations))
     return figure
 
 
-def strongest_perturbations(tests: pd.DataFrame, *, most: int, alpha: float = 0.05) -> list[str]:
+def strongest_perturbations(
+    tests: pd.DataFrame, *, most: int, fdr: float, min_log2_fold_change: float
+) -> list[str]:
     """The perturbations with the most DE genes, most first; equal numbers in the order of their names."""
-    de = (tests["p_adj"] < alpha).groupby(tests["pert"].astype(object)).sum()
+    calls = called(tests, fdr=fdr, min_log2_fold_change=min_log2_fold_change) & ~_is_target(tests)
+    de = calls.groupby(tests["pert"].astype(object)).sum()
     return sorted(de.index, key=lambda name: (-de[name], str(name)))[:most]
 
 
@@ -83,9 +88,14 @@ def minus_log10_p(tests: pd.DataFrame) -> np.ndarray:
     return -np.log10(np.maximum(p_value, 1e-308)) + 0.0
 
 
-def _volcano_panel(ax: Axes, tests: pd.DataFrame, *, alpha: float) -> None:
-    called = tests["p_adj"] < alpha
-    up, down = called & (tests["log2_fold_change"] > 0), called & (tests["log2_fold_change"] < 0)
+def _is_target(tests: pd.DataFrame) -> pd.Series:
+    """The tests of the perturbed genes themselves, which no table counts."""
+    return tests["gene"].astype(str) == tests["pert"].astype(str)
+
+
+def _volcano_panel(ax: Axes, tests: pd.DataFrame) -> None:
+    up = tests["called"] & (tests["log2_fold_change"] > 0)
+    down = tests["called"] & ~up
     kinds = [(~(up | down), drawing.LIGHT), (up, drawing.VERMILLION), (down, drawing.BLUE)]
     for chosen, colour in kinds:
         kind = tests[chosen]
@@ -94,23 +104,25 @@ def _volcano_panel(ax: Axes, tests: pd.DataFrame, *, alpha: float) -> None:
         drawing.points(ax, kind["place"][~capped], kind["height"][~capped], **look)
         drawing.points(ax, kind["place"][capped], kind["height"][capped], marker="^", s=22, **look)
     name = str(tests["pert"].iloc[0]) if len(tests) else ""
-    own = tests[tests["gene"].astype(str) == name]
+    target = _is_target(tests)
+    own = tests[target]
     ax.scatter(own["place"], own["height"], s=46, facecolors="none", edgecolors=drawing.BLACK, linewidths=1)
     ax.axvline(0, color=drawing.GREY, linewidth=0.6)
+    n_up, n_down = int((up & ~target).sum()), int((down & ~target).sum())
     drawing.label_axes(
         ax,
         x="log₂ fold change against control",
         y="−log₁₀ p",
-        title=f"{drawing.short_name(name, 22)}: {int(up.sum())} up, {int(down.sum())} down",
+        title=f"{drawing.short_name(name, 22)}: {n_up} up, {n_down} down",
     )
 
 
-def _name_genes(ax: Axes, tests: pd.DataFrame, *, alpha: float, most: int, top: float, widest: float) -> None:
+def _name_genes(ax: Axes, tests: pd.DataFrame, *, most: int, top: float, widest: float) -> None:
     """Write gene names outwards of their points, each lower than the one before."""
-    called = tests[tests["p_adj"] < alpha]
+    named = tests[tests["called"]]
     gap = 0.062 * top
     for sign in (1, -1):
-        side = called[np.sign(called["log2_fold_change"]) == sign]
+        side = named[np.sign(named["log2_fold_change"]) == sign]
         side = side.assign(size=side["log2_fold_change"].abs())
         side = side.sort_values(["height", "size", "gene"], ascending=[False, False, True]).head(most)
         heights = _spread(side["height"].to_numpy(np.float64), gap)
@@ -169,7 +181,7 @@ def de_genes_per_perturbation(perturbations: pd.DataFrame) -> Figure:
         scatter,
         x="cells of the perturbation",
         y="differentially expressed genes",
-        title="More cells, more power: is the number only that?",
+        title="DE genes and number of cells",
     )
     return figure
 

@@ -1,6 +1,8 @@
-"""Figures of the tests' honesty: p-values where nothing happened, and the truth of a simulated screen."""
+"""Figures of the tests' calibration: p-values of false perturbations, and the truth of a simulated screen."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -8,9 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import beta
 
-from tasks.comparison import drawing
 from tasks.expression.calibration import expressed_tests
 from tasks.expression.side_by_side import null_quantiles
+from tasks.report import drawing
+
+#: What the tests of false perturbations are called where there is one kind.
+NULL = "null tests"
 
 
 def null_calibration(null_tests: pd.DataFrame) -> Figure:
@@ -32,7 +37,12 @@ def null_calibration(null_tests: pd.DataFrame) -> Figure:
         for ax in axes[0]:
             drawing.say(ax, "no null tests")
         return figure
-    _quantiles(axes[0, 0], null_quantiles(tests))
+    quantile_panel(
+        axes[0, 0],
+        null_quantiles(tests).assign(test=NULL),
+        {NULL: (drawing.BLUE, "o")},
+        title=f"{len(tests):,} tests of false perturbations",
+    )
     _histogram(axes[0, 1], tests["p_value"].to_numpy(np.float64))
     return figure
 
@@ -43,23 +53,34 @@ def small_p_share(null_tests: pd.DataFrame, below: float = 0.05) -> float:
     return float((p_value < below).mean()) if len(p_value) else np.nan
 
 
-def _quantiles(ax: Axes, quantiles: pd.DataFrame) -> None:
-    rank, n = quantiles["rank"].to_numpy(), int(quantiles["n"].iloc[0])
+def quantile_panel(
+    ax: Axes, quantiles: pd.DataFrame, looks: Mapping[str, tuple[str, str]], *, title: str
+) -> None:
+    """Observed against expected -log10 p of one or several tests, with the 95% band of the largest.
+
+    Parameters
+    ----------
+    quantiles
+        ``test, rank, n, minus_log10_p``, as from `tasks.expression.side_by_side.null_quantiles`.
+    looks
+        Colour and marker by test, in the order drawn; a test without quantiles is left out.
+    """
+    largest = quantiles[quantiles["test"] == quantiles["test"].iloc[quantiles["n"].argmax()]]
+    rank, n = largest["rank"].to_numpy(), int(largest["n"].iloc[0])
     expected = -np.log10((rank - 0.5) / n)
     low, high = (-np.log10(beta.ppf(q, rank, n - rank + 1)) for q in (0.975, 0.025))
     ax.fill_between(expected, low, high, color=drawing.LIGHT, linewidth=0, label="95% band")
     ax.plot([0, expected[0]], [0, expected[0]], color=drawing.BLACK, linewidth=0.9, label="as expected")
-    highest = max(1.15 * high[0], 1.5 * expected[0])
-    shown = np.minimum(quantiles["minus_log10_p"], highest)
-    drawing.points(ax, expected, shown, color=drawing.BLUE, s=10, label="null tests")
+    highest = max(1.15 * float(high[0]), 1.5 * float(expected[0]))
+    for test, (colour, marker) in looks.items():
+        rows = quantiles[quantiles["test"] == test]
+        if len(rows):
+            x = -np.log10((rows["rank"] - 0.5) / rows["n"])
+            shown = np.minimum(rows["minus_log10_p"], highest)
+            drawing.points(ax, x, shown, color=colour, marker=marker, s=12, alpha=0.8, label=test)
     ax.set_ylim(-0.1, 1.04 * highest)
     drawing.key(ax, loc="upper left")
-    drawing.label_axes(
-        ax,
-        x="expected −log₁₀ p",
-        y="observed −log₁₀ p",
-        title=f"{n:,} tests in which nothing changed",
-    )
+    drawing.label_axes(ax, x="expected −log₁₀ p", y="observed −log₁₀ p", title=title)
 
 
 def _histogram(ax: Axes, p_value: np.ndarray) -> None:
@@ -76,7 +97,7 @@ def _histogram(ax: Axes, p_value: np.ndarray) -> None:
     )
 
 
-def truth_figure(truth_check: pd.DataFrame, *, alpha: float = 0.05) -> Figure:
+def truth_figure(truth_check: pd.DataFrame, *, fdr: float) -> Figure:
     """Power and false discovery rate where the truth is known.
 
     Parameters
@@ -84,8 +105,8 @@ def truth_figure(truth_check: pd.DataFrame, *, alpha: float = 0.05) -> Figure:
     truth_check
         ``group`` ('all', or bins of the true absolute log2 fold change such as '0.25-0.5'), ``n_true``,
         ``n_called``, ``false_discovery_rate``, ``power``; rates may be NaN.
-    alpha
-        The false discovery rate that was asked for.
+    fdr
+        The adjusted p-value below which genes were called: the false discovery rate to be kept.
     """
     figure, axes = drawing.new_figure(3.4, columns=2, gridspec_kw={"width_ratios": [1.6, 1]})
     power, false = axes[0]
@@ -93,19 +114,19 @@ def truth_figure(truth_check: pd.DataFrame, *, alpha: float = 0.05) -> Figure:
     drawing.label_axes(
         power,
         x="true |log₂ fold change|",
-        y="share found (power)",
-        title="Truly changed genes that were found",
+        y="share called DE (power)",
+        title="Truly changed genes that are called DE",
     )
     power.set_ylim(0, 1.12)
     _rate_bars(false, truth_check, "false_discovery_rate", count="n_called", colour=drawing.VERMILLION)
-    false.axhline(alpha, color=drawing.BLACK, linewidth=0.9, linestyle="--")
+    false.axhline(fdr, color=drawing.BLACK, linewidth=0.9, linestyle="--")
     highest = truth_check["false_discovery_rate"].max()
-    false.set_ylim(0, max(2.4 * alpha, 1.2 * (0.0 if np.isnan(highest) else highest)))
+    false.set_ylim(0, max(2.4 * fdr, 1.2 * (0.0 if np.isnan(highest) else highest)))
     drawing.label_axes(
         false,
-        x="called genes",
+        x="calls",
         y="false discovery rate",
-        title=f"Calls that are false (asked for: {alpha:.0%})",
+        title=f"False calls (nominal: {100 * fdr:.3g}%)",
     )
     return figure
 

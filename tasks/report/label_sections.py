@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import pandas as pd
 
-from tasks.comparison.calibration_figures import null_calibration, small_p_share, truth_figure
-from tasks.comparison.evidence_section import evidence_section
-from tasks.comparison.knock_down_figure import idle_guides, knock_down
-from tasks.comparison.report import Section
-from tasks.comparison.screen_figures import de_genes_per_perturbation, volcano
 from tasks.expression.groups import RANDOM_PART
+from tasks.report.calibration_figures import null_calibration, small_p_share, truth_figure
+from tasks.report.evidence_section import evidence_section
+from tasks.report.knock_down_figure import idle_guides, knock_down
+from tasks.report.page import Section
+from tasks.report.screen_figures import de_genes_per_perturbation, volcano
 
 MOST_LISTED = 100
 #: Volcano plots shown.
@@ -22,13 +23,14 @@ def label_sections(
     tests: pd.DataFrame,
     perturbations: pd.DataFrame,
     *,
+    fdr: float,
+    min_log2_fold_change: float,
     guides: pd.DataFrame | None = None,
     null_tests: pd.DataFrame | None = None,
     truth_check: pd.DataFrame | None = None,
     counts: Mapping[str, object] | None = None,
     calibration: Mapping[str, float] | None = None,
     detectable: float = 0.0,
-    alpha: float = 0.05,
     works_below: float = 0.7,
 ) -> list[Section]:
     """Sections from counts to labels; those whose input is missing are left out.
@@ -40,6 +42,8 @@ def label_sections(
     perturbations
         ``perturbation``, ``n_cells``, ``n_guides``, ``target_measured``, ``target_log2_fold_change``,
         ``target_remaining``, ``status`` ('kept' or 'excluded'), ``reason``, ``n_up``, ``n_down``.
+    fdr, min_log2_fold_change
+        The rule that made the DE calls, as for `tasks.expression.calibration.called`.
     guides
         ``perturbation``, ``guide``, ``n_cells``, ``target_remaining``.
     null_tests
@@ -50,15 +54,13 @@ def label_sections(
         Further rows for the table of what went in, by name.
     calibration, detectable
         As for `evidence_section`, which needs both and more columns of ``perturbations``.
-    alpha
-        Adjusted p-value below which a gene is called DE.
     works_below
         A guide works if it leaves less than this share of its target's expression.
     """
     sections = [
         _screen_section(perturbations, counts or {}),
         _knock_down_section(perturbations, guides, works_below),
-        _expression_section(tests, perturbations, alpha),
+        _expression_section(tests, perturbations, fdr, min_log2_fold_change),
     ]
     if calibration is not None:
         known = guides is not None and len(guides) > 0
@@ -68,7 +70,7 @@ def label_sections(
     if null_tests is not None:
         sections.append(_null_section(null_tests))
     if truth_check is not None:
-        sections.append(_truth_section(truth_check, alpha))
+        sections.append(_truth_section(truth_check, fdr))
     return sections
 
 
@@ -86,7 +88,7 @@ def _screen_section(perturbations: pd.DataFrame, counts: Mapping[str, object]) -
         "perturbations in the screen": len(perturbations),
         "perturbations kept": len(kept),
         "perturbations excluded": len(excluded),
-        "cells of a kept perturbation (median)": kept["n_cells"].median(),
+        "median number of cells of the kept perturbations": kept["n_cells"].median(),
         "kept perturbations with no DE gene": int(
             (kept["n_up"].fillna(0) + kept["n_down"].fillna(0) == 0).sum()
         ),
@@ -94,7 +96,7 @@ def _screen_section(perturbations: pd.DataFrame, counts: Mapping[str, object]) -
     }
     tables = [
         (
-            "What went in",
+            "The screen in numbers",
             pd.DataFrame(
                 {"item": list(facts), "number": [_whole(value) for value in facts.values()]}, dtype=object
             ),
@@ -109,8 +111,8 @@ def _screen_section(perturbations: pd.DataFrame, counts: Mapping[str, object]) -
         tables.append(("Excluded perturbations", listed, "No labels are made for these."))
     text = (
         "Each perturbation is a gene whose expression was reduced or disrupted in some cells. Its cells are "
-        "compared with control cells, gene by gene. A perturbation is left out where it has too few cells "
-        "to say anything."
+        "compared with control cells, gene by gene. Perturbations that do not pass quality control, or that "
+        "the test cannot be done on, are excluded."
     )
     return Section("Screen", text, tables=tables)
 
@@ -119,11 +121,12 @@ def _knock_down_section(
     perturbations: pd.DataFrame, guides: pd.DataFrame | None, works_below: float
 ) -> Section:
     caption = (
-        "Did the perturbation reach its target?\n"
-        "How to read this: 0 means that the target's own transcript is gone, 1 (solid line) that it is as "
-        f"in control cells. The dashed line is {works_below:g}; a guide above it is taken not to work. "
-        "Guides with few cells scatter widely by chance. A knock-out can destroy a protein and leave its "
-        "transcript, so there this is no proof of failure. Values above 1.5 are drawn at 1.5."
+        "Remaining expression of the targets\n"
+        "How to read this: 0 means that no transcript of the target is left, 1 (solid line) that there is "
+        f"as much as in control cells. Guides at or above {works_below:g} (dashed line) count as not "
+        "working. The values of guides with few cells vary widely by chance. A knock-out can destroy a "
+        "protein and leave its transcript, so a high value does not prove that a knock-out failed. Values "
+        "above 1.5 are drawn at 1.5."
     )
     tables = []
     if guides is not None:
@@ -132,7 +135,7 @@ def _knock_down_section(
             ["perturbation", "guide", "cells", "remaining expression"], axis=1
         )
         measured_guides = int(guides["target_remaining"].notna().sum())
-        notes = f"{len(idle):,} of {measured_guides:,} guides with a measured target."
+        notes = f"{len(idle):,} of {measured_guides:,} guides whose target is measured."
         tables.append(("Guides that do not work, worst first", listed.head(MOST_LISTED), notes))
     measured = int(perturbations["target_measured"].astype(bool).sum())
     text = f"{measured:,} of {len(perturbations):,} perturbations have their target among the measured genes."
@@ -140,20 +143,25 @@ def _knock_down_section(
     return Section("Knock-down", text, figures=[(caption, figure)], tables=tables)
 
 
-def _expression_section(tests: pd.DataFrame, perturbations: pd.DataFrame, alpha: float) -> Section:
+def _expression_section(
+    tests: pd.DataFrame, perturbations: pd.DataFrame, fdr: float, min_log2_fold_change: float
+) -> Section:
     figures = [
         (
-            "The strongest perturbations\n"
-            "How to read this: each point is a gene. To the right it is higher in the perturbed cells, to "
-            "the left lower; the higher up, the surer. Coloured genes have an adjusted p-value below "
-            f"{alpha:g}; a ring marks the perturbed gene itself. Triangles at the top lie beyond the scale.",
-            volcano(tests, most=MOST_DRAWN, alpha=alpha),
+            "Perturbations with the most DE genes\n"
+            "How to read this: each point is a gene. Genes on the right have higher expression in the "
+            "perturbed cells than in control cells, genes on the left lower; the higher the point, the "
+            "smaller the p-value. Coloured genes are called DE: their adjusted p-value is below "
+            f"{fdr:g} and their log2 fold change is at least {min_log2_fold_change:g}, up or down. A ring "
+            "marks the perturbed gene itself, which is not counted. Triangles are genes whose p-value is too "
+            "small for the scale.",
+            volcano(tests, most=MOST_DRAWN, fdr=fdr, min_log2_fold_change=min_log2_fold_change),
         ),
         (
-            "How many genes respond\n"
-            "How to read this: orange-red is up, blue is down. On the right, a cloud that rises with the "
-            "number of "
-            "cells says that small perturbations may have effects the screen was too small to see.",
+            "Number of DE genes\n"
+            "How to read this: orange-red is up, blue is down. If, on the right, the number of DE genes "
+            "rises with the number of cells, perturbations with few cells may have effects that were "
+            "not detected.",
             de_genes_per_perturbation(perturbations),
         ),
     ]
@@ -175,33 +183,34 @@ def _null_section(null_tests: pd.DataFrame) -> Section:
     share = small_p_share(null_tests)
     at_random = null_tests["pert"].astype(str).str.startswith(RANDOM_PART).all()
     held_out = "Control cells were split at random into" if at_random else "Control guides were held out as"
+    observed = "none could be computed" if math.isnan(share) else f"here it is {share:.1%}"
     text = (
         f"{held_out} false perturbations and tested like real ones. Nothing was knocked down in them, so 5% "
-        "of the p-values should lie below 0.05; "
-        f"{'none could be computed' if share != share else f'here it is {share:.1%}'}. A larger share means "
-        "that the labels hold false positives. Genes that no cell expresses are left out; rarely detected "
-        "ones give many p-values of 1, which is harmless."
+        f"of the p-values should lie below 0.05; {observed}. A larger share means that the labels hold false "
+        "positives. Genes that no cell expresses are left out; rarely detected ones give many p-values of 1, "
+        "which does no harm."
     )
     caption = (
-        "p-values where nothing changed\n"
+        "p-values of false perturbations\n"
         "How to read this: on the left, points on the line are as expected by chance; points above the grey "
-        "band are too small p-values. On the right, bars should follow the dashed line, or lie below it at "
-        "the left end."
+        "band are p-values that are too small. On the right, all bars should be near the dashed line; a "
+        "higher first bar means too many small p-values."
     )
     return Section("Calibration", text, figures=[(caption, null_calibration(null_tests))])
 
 
-def _truth_section(truth_check: pd.DataFrame, alpha: float) -> Section:
+def _truth_section(truth_check: pd.DataFrame, fdr: float) -> Section:
     text = (
-        "The same test was run on a simulated screen, where it is known which genes were changed and by how "
-        "much. This is the test's quality under the simulation's assumptions, not that of the screen itself."
+        "This screen is simulated, so it is known which genes each perturbation changes and by how much. The "
+        "figures hold under the assumptions of the simulation; a real screen may have others."
     )
     caption = (
-        "What the test finds and what it gets wrong\n"
-        "How to read this: on the left, the share of truly changed genes that were found, small changes "
-        "first. On the right, the share of calls that are wrong; it should not be far above the dashed line."
+        "Power and false discovery rate\n"
+        "How to read this: on the left, the share of the truly changed genes that are called DE, small "
+        "changes first. On the right, the share of the calls that are false; it should not be far above the "
+        "dashed line, the nominal rate."
     )
-    return Section("Known truth", text, figures=[(caption, truth_figure(truth_check, alpha=alpha))])
+    return Section("Known truth", text, figures=[(caption, truth_figure(truth_check, fdr=fdr))])
 
 
 def _whole(value: object) -> object:

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from storage.atomic import atomic_path
-from tasks.comparison import drawing
+from tasks.report import drawing
 
 MOST_TABLE_ROWS = 300
 NOTHING = "-"
@@ -84,7 +84,7 @@ def write_report(path: Path | str, report: Report) -> Path:
 def report_html(report: Report) -> str:
     """The page of ``report`` as text."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tasks.comparison"),
+        loader=jinja2.PackageLoader("tasks.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -1,4 +1,4 @@
-"""The report's section on what the labels rest on: pairs that could be seen, and guides that agree."""
+"""The report's section on the evidence for the labels: what could be detected, and whether guides agree."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tasks.comparison import drawing
-from tasks.comparison.report import Section
-from tasks.comparison.screen_figures import MOST_NAMED_ROWS
+from tasks.report import drawing
+from tasks.report.page import Section
+from tasks.report.screen_figures import MOST_NAMED_ROWS
 
 #: Kinds of pairs: column of counts, name, colour.
 KINDS = (
     ("n_de", "DE", drawing.VERMILLION),
-    ("n_not_de", "not DE, and could have been seen", drawing.BLUE),
+    ("n_not_de", "not DE, and a change would have been detected", drawing.BLUE),
     ("n_uncertain", "uncertain", drawing.SKY),
     ("n_unmeasured", "not measured well enough", drawing.LIGHT),
 )
@@ -36,7 +36,7 @@ def evidence_section(
         ``guide_agreement``, ``guide_agreement_pairs``, ``guide_agreement_not_de``: shares over the screen,
         None or NaN where nothing could be compared.
     detectable
-        The |log2 fold change| a test had to be able to see for a pair to be called not DE; 0: not asked.
+        The |log2 fold change| that had to be detectable for a pair to be labelled 0; 0: no such condition.
     guides_known
         Whether the screen says which guide is in which cell.
     """
@@ -48,30 +48,31 @@ def evidence_section(
             "kind of pair": list(total),
             "pairs": list(total.values()),
             "share": [value / max(sum(total.values()), 1) for value in total.values()],
-            "label": ["1", "0 (some are drawn)", "none", "none"],
+            "label": ["1", "0 (for a random sample)", "none", "none"],
         }
     )
-    asked = (
-        f"a log2 fold change of {detectable:g}, up or down, would have been found in four of five cases, "
-        "given the number of cells and the gene's UMIs"
+    condition = (
+        "A pair that is not DE is labelled 0 only if a change would have been detected: with its number of "
+        f"cells and the gene's UMIs, the test finds a log2 fold change of {detectable:g}, up or down, in "
+        "four of five cases."
         if detectable
-        else "whether a change could have been seen was not asked (--detectable 0)"
+        else "Pairs that are not DE may be labelled 0 even if no change could have been detected "
+        "(--detectable 0)."
     )
     text = (
-        "A pair is one perturbation and one gene. Without evidence of a change it is labelled 0 only where a "
-        f"change would have shown: {asked}. Uncertain pairs have a small p-value that is not small enough."
-        f"\n\n{_guide_sentence(calibration, guides_known)}"
+        f"A pair is a perturbation and a gene. {condition} Uncertain pairs are not DE, but their p-value is "
+        f"too small for the label 0.\n\n{_guide_sentence(calibration, guides_known)}"
     )
     caption = (
-        "What is known of each perturbation's pairs, and whether its guides agree\n"
-        "How to read this: on the left, the more grey, the less the screen can say of the genes that did "
-        "not change: too few cells, or too few UMIs. On the right, each point is a perturbation: the share "
-        "of its DE genes that all its guides move the same way. The dashed line is that share among pairs "
-        "that were not called DE, which is what chance gives."
+        "Kinds of pairs, and agreement of guides\n"
+        "How to read this: on the left, the pairs of each perturbation by kind; for those in grey there are "
+        "too few cells or UMIs to say whether the gene changes. On the right, each point is a perturbation: "
+        "the share of its DE genes that all its guides change in the same direction. The dashed line is the "
+        "same share among pairs that are not DE, which is about what chance gives."
     )
     notes = "The perturbed genes themselves are not counted."
     return Section(
-        "Evidence behind labels",
+        "Evidence for labels",
         text,
         figures=[(caption, evidence_figure(kept, calibration))],
         tables=[("Pairs tested", table, notes)],
@@ -139,18 +140,20 @@ def _agreement_panel(ax: Axes, compared: pd.DataFrame, calibration: Mapping[str,
 def _guide_sentence(calibration: Mapping[str, float], known: bool) -> str:
     if not known:
         return (
-            "Which guide is in which cell is not known (--guide-key names its column), so nothing can be "
-            "said of whether guides agree."
+            "Which guide is in which cell is not known (--guide-key names its column), so "
+            "whether guides agree cannot be said."
         )
     pairs = calibration.get("guide_agreement_pairs")
     if not pairs:
-        return "No perturbation with DE genes has two guides with enough cells, so none could be compared."
+        return "No perturbation with DE genes has two guides with enough cells, so guides are not compared."
     chance = calibration.get("guide_agreement_not_de")
     against = (
-        "" if chance is None else f"; among pairs not called DE on {chance:.0%}, about what chance gives"
+        ""
+        if chance is None
+        else f", against {chance:.0%} of the pairs that are not DE, about what chance gives"
     )
     return (
-        f"On {calibration['guide_agreement']:.0%} of {pairs:,} DE calls all guides of the perturbation move "
-        f"the gene the same way{against}. A call that rests on one guide alone may be an effect of that "
-        "guide and not of its target; guides that do not work lower the share too."
+        f"In {calibration['guide_agreement']:.0%} of {pairs:,} DE calls all guides of the perturbation "
+        f"change the gene in the same direction{against}. A call that rests on a single guide may be "
+        "an off-target effect of that guide; guides that do not work lower the share too."
     )
