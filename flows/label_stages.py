@@ -125,9 +125,10 @@ def tests_stage(
         rows = {}
         for name, one, told in (("tests", design, {"progress": progress}), ("null", false, {})):
             if one is not None:
-                table, blocks = folder / f"{name}.parquet", folder / f".{name}-blocks"
-                compared = {"pseudobulk": one.pseudobulk} | how | told
-                rows[table.name], ledger = compare_expression(store, one.groups, blocks, table, **compared)
+                table = folder / f"{name}.parquet"
+                compared = {"pseudobulk": one.pseudobulk, "blocks_folder": folder / f".{name}-blocks"}
+                compared |= how | told
+                rows[table.name], ledger = compare_expression(store, one.groups, table=table, **compared)
                 rows[f"not tested in {table.name}"] = untested(table)
                 rows |= {"gene blocks": ledger.requested} if name == "tests" else {}
         return rows
@@ -210,7 +211,14 @@ def pseudobulk_stage(
     def work(folder: Path) -> dict[str, int]:
         usable = usable_cells(Screen(store), **settings)
         target = folder / "pseudobulk.h5ad"
-        n, _ = pseudobulk(store, usable, folder / ".blocks", target, client=place.client, progress=progress)
+        n, _ = pseudobulk(
+            store,
+            usable,
+            blocks_folder=folder / ".blocks",
+            target=target,
+            client=place.client,
+            progress=progress,
+        )
         return {"pseudobulk.h5ad": n}
 
     return run_stage(place.workspace, stage, work, force=place.force)

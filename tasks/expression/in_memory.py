@@ -83,7 +83,7 @@ def _check(counts: sparse.csr_matrix, groups: CellGroups) -> None:
 
 
 def _tested(groups: CellGroups, u: np.ndarray, ties: np.ndarray, totals: np.ndarray) -> RankSums:
-    p_value, log10_p = rank_sum_p(u, ties, groups.sizes[:-1, None], groups.sizes[-1])
+    p_value, log10_p = rank_sum_p(u, ties, n_pert=groups.sizes[:-1, None], n_control=groups.sizes[-1])
     return RankSums(u, p_value, log10_p, totals / np.maximum(groups.sizes, 1)[:, None])
 
 
