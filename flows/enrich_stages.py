@@ -107,7 +107,7 @@ def _by_model(
     """Ask the model once about every cluster; gives ``cluster``, ``name``, ``overview``, ``upstream``."""
     sampling = replace(model.sampling, votes=1)
     requests = [
-        sampling.requests(cluster_messages(cluster, kind, material.texts, material.prompts))[0]
+        sampling.requests(cluster_messages(cluster, kind, texts=material.texts, prompts=material.prompts))[0]
         for cluster in clusters
     ]
     with model.ledger(say) as ledger:

@@ -25,7 +25,7 @@ from tasks.expression.designs import (
     ComparisonPlan,
     Design,
     comparable_cells,
-    false_design,
+    null_design,
     screen_design,
 )
 from tasks.expression.gene_filters import GeneFilters
@@ -112,7 +112,7 @@ def tests_stage(
     }
 
     def work(folder: Path) -> dict[str, int]:
-        design, false, excluded = _designs(Screen(store), quality, options, quality_options)
+        design, null, excluded = _designs(Screen(store), quality, options, quality_options)
         write_table(folder / "excluded.parquet", excluded, recipe)
         how = {
             "pseudocount": options.pseudocount,
@@ -123,7 +123,7 @@ def tests_stage(
             "client": place.client,
         }
         rows = {}
-        for name, one, told in (("tests", design, {"progress": progress}), ("null", false, {})):
+        for name, one, told in (("tests", design, {"progress": progress}), ("null", null, {})):
             if one is not None:
                 table = folder / f"{name}.parquet"
                 compared = {"pseudobulk": one.pseudobulk, "blocks_folder": folder / f".{name}-blocks"}
@@ -158,15 +158,15 @@ def _designs(
         more = [f"and {len(reasons) - MOST_LISTED} more"] if len(reasons) > MOST_LISTED else []
         raise InputError(f"--test {options.test}", ["no perturbation can be tested", *listed, *more])
     excluded = pd.DataFrame({"perturbation": list(reasons), "reason": list(reasons.values())}, dtype=object)
-    return design, false_design(cells, plan, usable=usable, seed=0), excluded
+    return design, null_design(cells, plan, usable=usable, seed=0), excluded
 
 
 def tested_groups(
     screen: Screen, quality: StageRecord, options: ExpressionOptions, quality_options: QualityOptions
 ) -> tuple[CellGroups, CellGroups | None]:
     """The groups of cells that the rank-sum tests compare, and false ones where there are any."""
-    design, false, _ = _designs(screen, quality, options, quality_options)
-    return design.groups, None if false is None else false.groups
+    design, null, _ = _designs(screen, quality, options, quality_options)
+    return design.groups, None if null is None else null.groups
 
 
 def tested_cells(screen: Screen, options: ExpressionOptions, quality_options: QualityOptions) -> np.ndarray:

@@ -47,7 +47,7 @@ def run(arguments: Namespace) -> None:
             material = _summarised(folder, pairs, material, model, ledger)
         for variant in options.answer.variants:
             target, title = folder / variant, f"{predictor_name(variant)} {task}"
-            questions = material.questions(task, variant, pairs, retrieved)
+            questions = material.questions(task, variant, pairs=pairs, retrieved=retrieved)
             listed = list_requests(target, questions, model)
             progress = progress_of(title, "questions x votes")
             counted = ask_listed(listed, ledger, model, title=title, say=_say, progress=progress)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from tasks.expression.negative_binomial import REGRESSION_FIELDS, regression_blo
 from tasks.expression.paired import PAIRED_FIELDS, paired_block
 from tasks.expression.profiles import PseudobulkDesign
 from tasks.expression.results import PairedResults, RankSumResults, RegressionResults, Results, Tested
+from tasks.one_ahead import one_ahead
 
 #: Perturbations handled at once when the table is put together.
 ROWS_AT_ONCE = 32
@@ -247,17 +247,8 @@ def _write_tests(
             yield pa.table(arrays, schema=schema)
 
     with atomic_path(table) as temporary, pq.ParquetWriter(temporary, schema, **PARQUET) as writer:
-        for part in _one_ahead(tables()):
+        for part in one_ahead(tables()):
             writer.write_table(part)
-
-
-def _one_ahead(items: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The same items, each made in a thread while the one before it is used."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(next, items, None)
-        while (item := waiting.result()) is not None:
-            waiting = pool.submit(next, items, None)
-            yield item
 
 
 def _repeated(names: Sequence[str] | np.ndarray, codes: np.ndarray) -> pa.DictionaryArray:

@@ -56,7 +56,10 @@ def check_quality(
     table["target_remaining"], guides["target_remaining"] = _target_remaining(screen, design)
     with np.errstate(divide="ignore"):
         table["target_log2_fold_change"] = np.log2(table["target_remaining"])
-    table["reason"] = [_reason(row, min_cells, max_target_remaining) for row in table.itertuples()]
+    table["reason"] = [
+        _reason(n_usable, remaining, min_cells=min_cells, max_target_remaining=max_target_remaining)
+        for n_usable, remaining in zip(table["n_usable"], table["target_remaining"], strict=True)
+    ]
     table["status"] = np.where(table["reason"] == "", "kept", "excluded")
     return table, guides
 
@@ -131,13 +134,16 @@ def _harmonic_means(design: _Design) -> np.ndarray:
         return size / np.bincount(group[mine], inverse[mine], minlength=n)
 
 
-def _reason(row, min_cells: int, max_target_remaining: float | None) -> str:
+def _reason(
+    n_usable: int, target_remaining: float, *, min_cells: int, max_target_remaining: float | None
+) -> str:
+    """Why a perturbation is excluded, '' where it is not."""
     reasons = []
-    if row.n_usable < min_cells:
-        reasons.append(f"{row.n_usable} usable cells, fewer than {min_cells}")
-    if max_target_remaining is not None and row.target_remaining > max_target_remaining:
+    if n_usable < min_cells:
+        reasons.append(f"{n_usable} usable cells, fewer than {min_cells}")
+    if max_target_remaining is not None and target_remaining > max_target_remaining:
         reasons.append(
-            f"target keeps {row.target_remaining:.0%} of its expression, above {max_target_remaining:.0%}"
+            f"target keeps {target_remaining:.0%} of its expression, above {max_target_remaining:.0%}"
         )
     return "; ".join(reasons)
 

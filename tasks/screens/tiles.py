@@ -195,7 +195,9 @@ def _lay_out_gaps(starts, at, genes, counts, first_gene, cursor, gaps_out, count
             entry += np.uint64(1)
 
 
-def lay_out(starts, genes, counts, gene_starts, *, pool: Executor) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def lay_out(
+    starts: np.ndarray, genes: np.ndarray, *, counts: np.ndarray, gene_starts: np.ndarray, pool: Executor
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Turn a tile of packed rows into gene-major order.
 
     Parameters

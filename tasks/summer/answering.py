@@ -25,7 +25,7 @@ CHUNK = 4096
 
 
 def write_requests(
-    path: Path, questions: Questions, sampling: Sampling, counter: TokenCounter | None = None
+    path: Path, questions: Questions, *, sampling: Sampling, counter: TokenCounter | None = None
 ) -> int:
     """List the key of every question and vote, in the order of asking; gives their number.
 
@@ -69,7 +69,12 @@ class Missing:
 
 
 def missing_requests(
-    path: Path, questions: Questions, sampling: Sampling, ledger: AnswerLedger, *, ask_again: tuple[str, ...]
+    path: Path,
+    questions: Questions,
+    *,
+    sampling: Sampling,
+    ledger: AnswerLedger,
+    ask_again: tuple[str, ...],
 ) -> Missing:
     """Hold the list of requests against the ledger without rendering a prompt."""
     wanted = np.zeros((len(questions), sampling.votes), dtype=bool)
@@ -135,7 +140,7 @@ def _listed(path: Path) -> Iterator[tuple[int, int, str]]:
             yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
-def read_outcomes(path: Path, ledger: Path, pairs: pd.DataFrame, task: str) -> pd.DataFrame:
+def read_outcomes(path: Path, ledger: Path, *, pairs: pd.DataFrame, task: str) -> pd.DataFrame:
     """Parse the answers to the listed requests; no model is asked.
 
     Returns

@@ -146,20 +146,20 @@ def test_false_perturbations_are_tested_on_the_same_scores_and_finished_sets_are
 ):
     screen = Screen(store)
     cells = screen.cells("perturbation", "batch", "control", "library_size")
-    false = false_perturbation_groups(cells, usable=np.ones(len(cells), bool), seed=0, min_cells=20)
+    null = false_perturbation_groups(cells, usable=np.ones(len(cells), bool), seed=0, min_cells=20)
     groups = groups_of(store)
     first, _ = compare_gene_sets(
-        store, SETS, groups=groups, null_groups=false, blocks_folder=tmp_path, client=client
+        store, SETS, groups=groups, null_groups=null, blocks_folder=tmp_path, client=client
     )
-    assert first.null_tests["pert"].nunique() == len(false.names) > 1
+    assert first.null_tests["pert"].nunique() == len(null.names) > 1
     score = set_score(screen, [5], groups=groups)
     row = first.null_tests[first.null_tests["gene"] == "one gene"].iloc[0]
-    mine = score[false.group == false.names.index(str(row["pert"]))]
-    expected = mannwhitneyu(mine, score[false.group == len(false.names)], method="asymptotic")
+    mine = score[null.group == null.names.index(str(row["pert"]))]
+    expected = mannwhitneyu(mine, score[null.group == len(null.names)], method="asymptotic")
     assert row["p_value"] == pytest.approx(expected.pvalue, rel=1e-12)
     (tmp_path / "set-0001.npy").unlink()
     again, ledger = compare_gene_sets(
-        store, SETS, groups=groups, null_groups=false, blocks_folder=tmp_path, client=client
+        store, SETS, groups=groups, null_groups=null, blocks_folder=tmp_path, client=client
     )
     assert (ledger.skipped, ledger.done) == (2, 1)
     pd.testing.assert_frame_equal(first.null_tests, again.null_tests)

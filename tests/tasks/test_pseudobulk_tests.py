@@ -14,7 +14,7 @@ from scipy.stats import t, ttest_rel
 from storage.screens import Screen
 from storage.tables import read_frame
 from tasks.expression.compare import compare_expression
-from tasks.expression.designs import ComparisonPlan, false_design, screen_design
+from tasks.expression.designs import ComparisonPlan, null_design, screen_design
 from tasks.expression.groups import CellGroups
 from tasks.expression.moderation import shrink_variances
 from tasks.expression.negative_binomial import Comparison, regression_t
@@ -164,7 +164,7 @@ def test_a_regression_needs_profiles_and_degrees_of_freedom():
     _, reasons = screen_design(frame, ["one", "two"], plan, usable=np.ones(120, bool))
     assert reasons["one"].startswith("1 profiles (batch x guide) beside controls, the regression needs 2")
     assert reasons["two"].startswith("1 residual degrees of freedom")
-    assert false_design(frame, plan, usable=np.ones(120, bool), seed=0) is None
+    assert null_design(frame, plan, usable=np.ones(120, bool), seed=0) is None
 
 
 @pytest.mark.parametrize("model", ["paired", "glm"])

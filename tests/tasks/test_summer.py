@@ -349,7 +349,7 @@ def answers_for(questions, text_of):
 
 def test_the_way_from_requests_to_the_ledger_and_back(questions, tmp_path):
     path = tmp_path / "requests.parquet"
-    assert write_requests(path, questions, SAMPLING) == 27
+    assert write_requests(path, questions, sampling=SAMPLING) == 27
     said = {0: "Final answer: yes", 1: "!", 2: "", 3: "no idea"}
     with AnswerLedger(tmp_path / "ledger") as ledger:
         for answer in answers_for(
@@ -357,12 +357,12 @@ def test_the_way_from_requests_to_the_ledger_and_back(questions, tmp_path):
         ):
             ledger.add(answer)
         assert account(path, ledger).as_dict() == {"requested": 27, "done": 21, "failed": 3, "missing": 3}
-        missing = missing_requests(path, questions, SAMPLING, ledger, ask_again=("error",))
+        missing = missing_requests(path, questions, sampling=SAMPLING, ledger=ledger, ask_again=("error",))
         assert missing.count == 6
         assert {request.key for request in missing.requests()} == {
             request.key for q, request in questions.requests(SAMPLING) if q in (1, 8)
         }
-    outcomes = read_outcomes(path, tmp_path / "ledger", questions.pairs, "de")
+    outcomes = read_outcomes(path, tmp_path / "ledger", pairs=questions.pairs, task="de")
     by_question = outcomes.groupby("question")["outcome"].agg(list)
     assert by_question[0] == ["yes"] * 3
     assert by_question[1] == by_question[8] == [None] * 3
@@ -372,7 +372,7 @@ def test_the_way_from_requests_to_the_ledger_and_back(questions, tmp_path):
     with AnswerLedger(tmp_path / "ledger") as ledger:
         for answer in answers_for(questions, lambda q, vote: "Final answer: yes" if q == 1 else None):
             ledger.add(answer)
-    again = read_outcomes(path, tmp_path / "ledger", questions.pairs, "de")
+    again = read_outcomes(path, tmp_path / "ledger", pairs=questions.pairs, task="de")
     assert again.groupby("question")["outcome"].agg(list)[1] == ["yes"] * 3
     assert outcomes_digest(again) != before
 
@@ -381,22 +381,23 @@ def test_identical_prompts_are_one_request_and_every_pair_gets_its_votes(questio
     same = SimpleNamespace(messages=lambda _: questions.messages(0))
     twin = replace(questions, prompts=questions.prompts)
     object.__setattr__(twin, "messages", same.messages)
-    write_requests(tmp_path / "r.parquet", twin, SAMPLING)
+    write_requests(tmp_path / "r.parquet", twin, sampling=SAMPLING)
     with AnswerLedger(tmp_path / "ledger") as ledger:
-        assert missing_requests(tmp_path / "r.parquet", twin, SAMPLING, ledger, ask_again=()).count == 3
+        asked = {"sampling": SAMPLING, "ledger": ledger, "ask_again": ()}
+        assert missing_requests(tmp_path / "r.parquet", twin, **asked).count == 3
         for request in SAMPLING.requests(questions.messages(0)):
             ledger.add(Answer(request.key, request.vote, request.seed, "m", "ok", text="yes"))
         assert account(tmp_path / "r.parquet", ledger).as_dict()["requested"] == 3
-    outcomes = read_outcomes(tmp_path / "r.parquet", tmp_path / "ledger", twin.pairs, "de")
+    outcomes = read_outcomes(tmp_path / "r.parquet", tmp_path / "ledger", pairs=twin.pairs, task="de")
     assert outcomes["outcome"].tolist() == ["yes"] * 27
 
 
 def test_sampled_questions_can_be_read(questions, tmp_path):
-    write_requests(tmp_path / "r.parquet", questions, SAMPLING)
+    write_requests(tmp_path / "r.parquet", questions, sampling=SAMPLING)
     with AnswerLedger(tmp_path / "ledger") as ledger:
         for answer in answers_for(questions, lambda q, vote: f"Final answer: yes ({q}, {vote})"):
             ledger.add(answer)
-    outcomes = read_outcomes(tmp_path / "r.parquet", tmp_path / "ledger", questions.pairs, "de")
+    outcomes = read_outcomes(tmp_path / "r.parquet", tmp_path / "ledger", pairs=questions.pairs, task="de")
     truth = {("ALIAS", "G01"): 1}
     table = sampled_questions(questions, outcomes, tmp_path / "ledger", count=9, seed=0, truth=truth)
     assert table["answer_2"].tolist() == [f"Final answer: yes ({q}, 1)" for q in range(9)]

@@ -47,7 +47,7 @@ class BioGrid:
         source, target = (renamed(frame[f"Official Symbol Interactor {side}"], str.strip) for side in SIDES)
         relation = renamed(frame["Experimental System Type"], lambda kind: f"biogrid_{kind.strip().lower()}")
         evidence = renamed(frame["Experimental System"], str.strip)
-        links = link_frame(source, target, relation, GENE_GENE, evidence=evidence)
+        links = link_frame(source, target, relation=relation, kind=GENE_GENE, evidence=evidence)
         dropped = {"other species": read - len(frame)}
         return Links(links, read, dropped, _entrez_ids(frame), release=release_in(given.stem))
 

@@ -49,8 +49,8 @@ class BioPlex:
         links = link_frame(
             source,
             target,
-            "bioplex_interacts",
-            GENE_GENE,
+            relation="bioplex_interacts",
+            kind=GENE_GENE,
             score=frame["pInt"].to_numpy(),
             evidence=line.group().upper() if line else "",
         )

@@ -70,7 +70,7 @@ class Corum:
             raise InputError(given.name, [f"complexes with too few fields: {', '.join(short[:5])}"])
         if not read:
             raise InputError(given.name, ["there are no complexes below its first line"])
-        frame = link_frame(genes, complexes, "corum_member", GENE_TERM)
+        frame = link_frame(genes, complexes, relation="corum_member", kind=GENE_TERM)
         return Links(frame, read, dropped, terms=terms, release=release_in(given.stem))
 
 

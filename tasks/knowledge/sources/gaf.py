@@ -74,8 +74,8 @@ class Gaf:
         links = link_frame(
             renamed(frame["symbol"], str.strip),
             renamed(frame["term"], str.strip),
-            renamed(frame["aspect"], lambda aspect: ASPECTS.get(aspect, "")),
-            GENE_TERM,
+            relation=renamed(frame["aspect"], lambda aspect: ASPECTS.get(aspect, "")),
+            kind=GENE_TERM,
             evidence=renamed(frame["evidence"], str.strip),
         )
         return Links(links, read, dropped, _protein_ids(frame), release=_release(given, comments))

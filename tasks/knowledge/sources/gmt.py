@@ -86,24 +86,33 @@ class Gmt:
             problem = f"{len(short)} lines have no name or no third field: {shown}"
             raise InputError(given.name, [problem])
         return Links(
-            _frame(list(genes), members, sizes, sets, database),
+            _frame(list(genes), members, sizes=sizes, sets=sets, database=database),
             read,
             dropped,
-            terms={_accession(*one): _title(one[0]) for one in sets},
+            terms={_accession(name, description): _title(name) for name, description in sets},
             release=release_in(given.stem),
         )
 
 
 def _frame(
-    genes: list[str], members: list[int], sizes: list[int], sets: list[tuple[str, str]], database: str
+    genes: list[str], members: list[int], *, sizes: list[int], sets: list[tuple[str, str]], database: str
 ) -> pd.DataFrame:
+    """The sets' links.
+
+    Parameters
+    ----------
+    members
+        Positions in ``genes``, set after set; ``sizes`` says how many each set has.
+    sets
+        Name and description of each.
+    """
     order = np.repeat(np.arange(len(sets)), sizes)
-    terms = pd.Categorical([_accession(*one) for one in sets])
+    terms = pd.Categorical([_accession(name, description) for name, description in sets])
     relations = pd.Categorical([_relation(name, database) for name, _ in sets])
     source = pd.Categorical.from_codes(
         np.asarray(members, np.int64), categories=pd.Index(genes, dtype=object)
     )
-    return link_frame(source, terms[order], relations[order], GENE_TERM)
+    return link_frame(source, terms[order], relation=relations[order], kind=GENE_TERM)
 
 
 def _accession(name: str, description: str) -> str:

@@ -50,9 +50,9 @@ class ParquetTables:
         score = pd.to_numeric(frame["score"], errors="coerce").to_numpy() if "score" in frame else None
         evidence = frame["evidence"].fillna("").astype(str) if "evidence" in frame else ""
         kind = GENE_GENE if columns == EDGE_COLUMNS else GENE_TERM
-        parts = (pd.Categorical(links[column]) for column in columns)
-        made = link_frame(*parts, kind, score=score, evidence=evidence)
-        return Links(made, len(made), release=release_in(given.stem))
+        source, target, relation = (pd.Categorical(links[column]) for column in columns)
+        typed = link_frame(source, target, relation=relation, kind=kind, score=score, evidence=evidence)
+        return Links(typed, len(typed), release=release_in(given.stem))
 
 
 def database_of(path: Path) -> str:

@@ -147,9 +147,9 @@ def constant(text: str, n: int) -> pd.Categorical:
 def link_frame(
     source: Sequence | pd.Categorical,
     target: Sequence | pd.Categorical,
+    *,
     relation: str | Sequence | pd.Categorical,
     kind: str,
-    *,
     score: np.ndarray | None = None,
     evidence: str | Sequence | pd.Categorical = "",
 ) -> pd.DataFrame:

@@ -67,7 +67,7 @@ class PublishedGraph:
         if database == "go":
             relation = [_aspect(text) for text in evidence]
         score = np.array(scores, np.float32)
-        frame = link_frame(genes, targets, relation, kind, score=score, evidence=evidence)
+        frame = link_frame(genes, targets, relation=relation, kind=kind, score=score, evidence=evidence)
         dropped = {"NOT annotations": len(rows) - len(kept)} if database == "go" else {}
         return Links(frame, len(rows), dropped, terms=self._terms(frame, given, reading))
 

@@ -6,6 +6,7 @@ import re
 from typing import ClassVar
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -61,7 +62,8 @@ class StringLinks:
             renamed(frame[column], lambda protein: names.get(protein, protein.partition(".")[2]))
             for column in ("protein1", "protein2")
         )
-        links = link_frame(source, target, relation, GENE_GENE, score=frame["combined_score"].to_numpy())
+        score = frame["combined_score"].to_numpy()
+        links = link_frame(source, target, relation=relation, kind=GENE_GENE, score=score)
         return Links(links, read, dropped, release=release_in(given.stem))
 
     def _info(self, given: Given, reading: Reading) -> Given | None:
@@ -79,6 +81,7 @@ class StringLinks:
         return dict(zip(named[INFO_COLUMNS[0]], named[INFO_COLUMNS[1]], strict=True))
 
 
-def _human(column) -> np.ndarray:
+def _human(column: pd.Series) -> np.ndarray:
+    """Whether each row's protein is of a human."""
     categories = column.cat.categories.astype(str)
     return categories.str.startswith(f"{HUMAN}.")[column.cat.codes.to_numpy()]
