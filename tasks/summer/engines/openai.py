@@ -101,6 +101,13 @@ class OpenAIEngine:
             await self._session.close()
             self._session = None
 
+    def fits(self, longest_prompt: int, generation: Generation) -> bool:
+        """Always: how much a session holds is the servers' own affair."""
+        return True
+
+    def close(self) -> None:
+        """Nothing is held between two uses."""
+
     async def answer(self, request: Request) -> Answer:
         """Answer one request; see `tasks.summer.engines.protocol.Engine`."""
         payload = json.dumps(self._payload(request)).encode()
