@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from storage.answers import Answer, AnswerLedger
+from storage.answers import Answer, AnswerLedger, short_key
 from storage.errors import LedgerError
 from tasks.summer.engines.protocol import Engine, Request
 
@@ -182,7 +182,7 @@ class _Run:
         """The requests to be sent: not answered before, and each once."""
         seen: set[bytes] = set()
         for request in requests:
-            short = bytes.fromhex(request.key[:32])
+            short = short_key(request.key)
             if short in seen:
                 self.asked.repeated += 1
                 continue
