@@ -14,6 +14,7 @@ from flows.answer_steps import (
     predictor_name,
     retrieve_for,
     scores_by_counting,
+    with_summaries,
     write_votes,
 )
 from flows.arguments import read_options
@@ -22,7 +23,7 @@ from flows.commands.printing import print_json
 from flows.language_model import LanguageModel, key_from_secret, require_engine
 from flows.options import AnswerCommandOptions
 from flows.progress import progress_of
-from flows.summary_stages import genes_by_role, summarise, summarised
+from flows.summary_stages import genes_by_role, summarise
 from storage.atomic import copy_or_remove, write_json
 from storage.tables import read_frame, read_labels, read_pairs
 from tasks.predictors.fitting import training_rows
@@ -61,7 +62,7 @@ def _summarised(folder: Path, pairs, material: Material, model: LanguageModel, l
     target = folder / "summaries"
     progress = progress_of("summaries", "genes")
     summarise(target, genes_by_role(pairs, material), material, model, ledger, say=_say, progress=progress)
-    return summarised(material, target)
+    return with_summaries(material, target)
 
 
 def _finish(
