@@ -12,6 +12,7 @@ import pandas as pd
 import storage.h5ad
 import storage.screens
 import tasks.expression
+import tasks.random_streams
 import tasks.screens
 import tasks.screens.quality
 from flows.options import ExpressionOptions, QualityOptions, ScreenNames, ScreenOptions
@@ -47,7 +48,7 @@ MOST_LISTED = 5
 
 def simulate_stage(place: Place, progress: Progress) -> StageRecord:
     """Simulate the embedded screen with its truth and its knowledge graph."""
-    stage = Stage("simulated", EMBEDDED_NAME, {}, EMBEDDED, (tasks.screens,))
+    stage = Stage("simulated", EMBEDDED_NAME, {}, EMBEDDED, (tasks.screens, tasks.random_streams))
 
     def work(folder: Path) -> dict[str, int]:
         made = simulate_screen(folder / "screen.h5ad", **EMBEDDED, progress=progress)
@@ -100,12 +101,13 @@ def tests_stage(
     """Test every kept perturbation, and false perturbations made of control cells, against the controls."""
     inputs = {"screen": screen.content, "quality": quality.content}
     settings = options.for_one_test() | quality_options.model_dump()
-    code = (tasks.expression, tasks.screens.quality, storage.screens, sys.modules[__name__])
+    code = (tasks.expression, tasks.random_streams, tasks.screens.quality, storage.screens)
+    code += (sys.modules[__name__],)
     stage = Stage("tests", screen.name, inputs, settings, code)
     store = screen.folder / "screen.zarr"
     family = "within a perturbation" if options.fdr_scope == "within" else "over all tests of the table"
     recipe = settings | {
-        "ties": "corrected",
+        "ties": "not ranked" if options.test == "pseudobulk" else "corrected",
         "continuity": options.test == "wilcoxon",
         "fdr": f"Benjamini-Hochberg {family}",
         "screen": screen.content,

@@ -14,6 +14,7 @@ import storage.expression_tables
 import storage.screens
 import tasks.expression
 import tasks.labels
+import tasks.random_streams
 from flows.label_stages import tested_cells
 from flows.options import ExpressionOptions, LabelOptions, QualityOptions
 from flows.records import Place
@@ -102,7 +103,8 @@ def labels_stage(
     inputs = {"tests": tests.content, "quality": quality.content, "agreement": agreement.content}
     inputs |= {"truth": file_digest(truth)} if truth else {}
     settings = options.model_dump(exclude={"guide_cells"})
-    code = (tasks.labels, tasks.expression, storage.expression_tables, sys.modules[__name__])
+    code = (tasks.labels, tasks.expression, tasks.random_streams, storage.expression_tables)
+    code += (sys.modules[__name__],)
     stage = Stage("labels", tests.name, inputs, settings, code)
 
     def work(folder: Path) -> dict[str, int]:

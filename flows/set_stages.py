@@ -14,6 +14,7 @@ import storage.gene_sets
 import storage.screens
 import tasks.expression
 import tasks.labels
+import tasks.random_streams
 from flows.label_stages import tested_groups
 from flows.options import ExpressionOptions, GeneSetOptions, LabelOptions, QualityOptions
 from flows.records import Place
@@ -57,7 +58,8 @@ def gene_sets_stage(
     inputs = {"screen": screen.content, "quality": quality.content, "gene sets": file_digest(file)}
     settings = {"min_set_genes": options.min_set_genes}
     settings |= expression.for_one_test() | quality_options.model_dump()
-    code = (tasks.expression, storage.screens, storage.gene_sets, sys.modules[__name__])
+    code = (tasks.expression, tasks.random_streams, storage.screens, storage.gene_sets)
+    code += (sys.modules[__name__],)
     stage = Stage("set-tests", screen.name, inputs, settings, code)
     store = screen.folder / "screen.zarr"
 
@@ -97,7 +99,8 @@ def set_labels_stage(
     """Apply the label rule to gene sets; a perturbation is on the side where the genes' tables have it."""
     settings = options.model_dump(exclude={"guide_cells"})
     inputs = {"set tests": sets.content, "labels": labels.content}
-    stage = Stage("set-labels", sets.name, inputs, settings, (tasks.labels, sys.modules[__name__]))
+    code = (tasks.labels, tasks.random_streams, sys.modules[__name__])
+    stage = Stage("set-labels", sets.name, inputs, settings, code)
 
     def work(folder: Path) -> dict[str, int]:
         table = read_frame(sets.folder / "gene-sets.parquet")

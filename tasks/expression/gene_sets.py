@@ -39,11 +39,11 @@ def measured_sets(sets: Mapping[str, Sequence[str]], screen: Screen, *, min_gene
     measured = set(screen.genes[screen.values_per_gene > 0])
     rows = []
     for name, symbols in sets.items():
-        found = [symbol for symbol in symbols if symbol in measured]
+        present = [symbol for symbol in symbols if symbol in measured]
         missing = ", ".join(symbol for symbol in symbols if symbol not in measured)
-        few = f"{len(found)} of {len(symbols)} genes measured, fewer than {min_genes}"
-        reason = few if len(found) < min_genes else ""
-        rows.append((name, len(symbols), len(found), missing, "excluded" if reason else "kept", reason))
+        few = f"{len(present)} of {len(symbols)} genes measured, fewer than {min_genes}"
+        reason = few if len(present) < min_genes else ""
+        rows.append((name, len(symbols), len(present), missing, "excluded" if reason else "kept", reason))
     columns = ["gene_set", "n_genes", "n_measured", "missing", "status", "reason"]
     table = pd.DataFrame(rows, columns=columns)
     if (table["status"] == "excluded").all():

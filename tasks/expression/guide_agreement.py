@@ -20,6 +20,7 @@ from tasks.expression.blocks import (
     shared,
     write_block,
 )
+from tasks.expression.groups import divisors
 
 #: What is counted for each perturbation, in the order of a block's rows.
 COUNTS = ("de_compared", "de_agree", "not_de_compared", "not_de_agree")
@@ -71,19 +72,18 @@ def guide_groups(
     guide = cells["guide"].cat.codes.to_numpy(np.int64)
     used = np.flatnonzero(usable & ~control & (pert >= 0))
     n_guides = len(cells["guide"].cat.categories)
-    pairs, place, sizes = np.unique(
+    pairs, pair_of_cell, sizes = np.unique(
         pert[used] * n_guides + guide[used], return_inverse=True, return_counts=True
     )
     kept = sizes >= min_cells
     number = np.where(kept, np.cumsum(kept) - 1, -1).astype(np.int32)
     group = np.full(len(cells), -1, np.int32)
-    group[used] = number[place]
+    group[used] = number[pair_of_cell]
     group[control & usable] = kept.sum()
-    library = np.maximum(cells["library_size"].to_numpy(np.float64), 1)
     return GuideGroups(
         pairs[kept] // n_guides,
         group,
-        library if normalise == "library" else np.ones(len(cells)),
+        divisors(cells, normalise=normalise),
         np.append(sizes[kept], (control & usable).sum()).astype(np.int64),
     )
 

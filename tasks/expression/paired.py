@@ -117,9 +117,9 @@ def paired_differences(
                 totals[group[cell], gene] += value
                 if group[cell] == n:
                     squares[gene] += value * value
-        for one in range(n):
+        for index in range(n):
             used = 0
-            for mine in range(first[one], first[one + 1]):
+            for mine in range(first[index], first[index + 1]):
                 control = control_of_batch[batch[mine]]
                 if control < 0:
                     continue
@@ -132,10 +132,10 @@ def paired_differences(
                 weights[used] = here * there / (here + there)
                 used += 1
             if used > 0:
-                weight[one, gene] = weights[:used].sum()
-                effect[one, gene] = (weights[:used] * difference[:used]).sum() / weight[one, gene]
+                weight[index, gene] = weights[:used].sum()
+                effect[index, gene] = (weights[:used] * difference[:used]).sum() / weight[index, gene]
             if used > 1:
-                apart = difference[:used] - effect[one, gene]
-                variance[one, gene] = (weights[:used] * apart**2).sum() / (used - 1)
-            pairs[one, gene] = used
+                apart = difference[:used] - effect[index, gene]
+                variance[index, gene] = (weights[:used] * apart**2).sum() / (used - 1)
+            pairs[index, gene] = used
     return effect, variance, pairs, weight, totals, squares

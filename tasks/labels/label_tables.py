@@ -10,7 +10,7 @@ import pandas as pd
 
 from storage.errors import InputError
 from tasks.expression.calibration import called
-
+from tasks.random_streams import RandomStream
 
 #: What is counted of each perturbation.
 COUNTED = ("perturbation", "n_up", "n_down", "n_not_de", "n_uncertain", "n_unmeasured")
@@ -98,7 +98,8 @@ def make_labels(
         )
         parts.append(pairs[["gene", "label", "log2_fold_change"]].assign(pert=name))
         counts.append(_counts(name, kinds) | {"n_pairs": len(pairs)})
-    counts = pd.DataFrame(counts, columns=[*COUNTED, "n_pairs"]).sort_values("perturbation", ignore_index=True)
+    counts = pd.DataFrame(counts, columns=[*COUNTED, "n_pairs"])
+    counts = counts.sort_values("perturbation", ignore_index=True)
     if split is None:
         counts["split"] = _split_labelled(
             counts, max_without_de=max_without_de, test_share=test_share, seed=seed
@@ -197,7 +198,7 @@ def split_perturbations(
     ndarray
         (n_perturbations,) of 'train', 'test' or ''.
     """
-    rng = np.random.default_rng([seed, 2])
+    rng = np.random.default_rng([seed, RandomStream.SPLIT])
     n_de = (counts["n_up"] + counts["n_down"]).to_numpy()
     without = np.flatnonzero(n_de == 0)
     dropped = rng.permutation(without)[max_without_de:]

@@ -186,12 +186,12 @@ def _matches(names: pd.Series, control: str) -> tuple[np.ndarray, list[str]]:
     values = names.unique()
     # A name may itself hold a comma or a bracket, so it is first taken as it stands.
     patterns = [control] if control in values else [part.strip() for part in control.split(",")]
-    found = {
+    matches = {
         pattern: [value for value in values if value == pattern or fnmatch.fnmatchcase(value, pattern)]
         for pattern in patterns
     }
-    wanted = [value for matches in found.values() for value in matches]
-    return names.isin(wanted).to_numpy(), [pattern for pattern, matches in found.items() if not matches]
+    controls = [value for matched in matches.values() for value in matched]
+    return names.isin(controls).to_numpy(), [pattern for pattern, matched in matches.items() if not matched]
 
 
 def _perturbation_problems(frame: pd.DataFrame, key: str, control: str) -> list[str]:

@@ -115,11 +115,11 @@ def _numbered(column: pd.Series, among: np.ndarray) -> tuple[np.ndarray, np.ndar
     """The values found among some cells, in order, and each cell's number among them (-1 for the others)."""
     codes = column.cat.codes.to_numpy(np.int64)
     names = column.cat.categories.to_numpy(object).astype(str).astype(object)
-    found = np.unique(codes[among])
-    found = found[np.argsort(names[found], kind="stable")]
+    used = np.unique(codes[among])
+    used = used[np.argsort(names[used], kind="stable")]
     number = np.full(len(names), -1)
-    number[found] = np.arange(len(found))
-    return names[found], np.where(among, number[codes], -1)
+    number[used] = np.arange(len(used))
+    return names[used], np.where(among, number[codes], -1)
 
 
 def _harmonic_means(design: _Design) -> np.ndarray:
@@ -161,9 +161,10 @@ def _target_remaining(screen: Screen, design: _Design) -> tuple[np.ndarray, np.n
         here = [gene for gene, index in position.items() if first <= index < last]
         block = screen.read_genes(first, last) if here else None
         for gene in here:
-            span = slice(*block.starts[position[gene] - first :][:2])
-            cells = block.cells[span]
-            value = block.counts[span] / design.library[cells]
+            place = position[gene] - first
+            values = slice(block.starts[place], block.starts[place + 1])
+            cells = block.cells[values]
+            value = block.counts[values] / design.library[cells]
             base = value[design.group[cells] == len(names)].sum() / design.n_controls
             row = row_of[gene]
             mine = design.group[cells] == row

@@ -19,6 +19,7 @@ from scipy import sparse
 from storage.atomic import atomic_path
 from storage.errors import InputError
 from storage.tables import write_table
+from tasks.random_streams import RandomStream
 from tasks.screens.planted_network import observed_knowledge, plant_network
 
 CONTROL = "non-targeting"
@@ -160,7 +161,7 @@ def simulate_screen(
     sizes.check()
     umis = 1.5 * genes if mean_umis is None else mean_umis
     network = plant_network(genes, seed=seed)
-    rng = np.random.default_rng([seed, 12])
+    rng = np.random.default_rng([seed, RandomStream.SIMULATED_CELLS])
     targets = np.sort(rng.choice(genes, perturbations, replace=False))
     effects = network.effects(targets, np.log2(rng.uniform(0.08, 0.35, perturbations)))
     obs, carried = design_cells(sizes, network.genes[targets], rng=rng)
@@ -231,7 +232,7 @@ def _count_blocks(
     dispersion = expression.dispersion
     for number, first in enumerate(range(0, len(batch), BLOCK_CELLS)):
         rows = slice(first, first + BLOCK_CELLS)
-        rng = np.random.default_rng([seed, 13, number])
+        rng = np.random.default_rng([seed, RandomStream.SIMULATED_COUNTS, number])
         share = expression.shares[batch[rows]] * expression.fold[carried[rows]]
         mean = share * expression.depth[rows, None]
         yield sparse.csr_matrix(rng.poisson(rng.gamma(1 / dispersion, mean * dispersion)).astype(np.float32))
