@@ -56,8 +56,8 @@ def read_knowledge(
     folder = Path(folder)
     lists, aliases = (_of_store if is_store(folder) else _of_tables)(folder, noncommercial)
     return make_graph(
-        [one for one in lists if one.kind == GENE_GENE],
-        [one for one in lists if one.kind == GENE_TERM],
+        [listed for listed in lists if listed.kind == GENE_GENE],
+        [listed for listed in lists if listed.kind == GENE_TERM],
         aliases,
         files=knowledge_files(folder, noncommercial=noncommercial),
         max_term_genes=max_term_genes,
@@ -86,7 +86,7 @@ def _of_store(folder: Path, noncommercial: bool) -> tuple[list[LinkList], dict[s
         frame = mine[["source", "target", "relation"]].apply(_own_categories)
         file = Path(source["file"]).stem
         lists.append(LinkList(file, source["database"], source["kind"], frame, source["relations"]))
-    if not any(one.kind == GENE_GENE for one in lists):
+    if not any(listed.kind == GENE_GENE for listed in lists):
         raise InputError(str(folder), ["without the non-commercial sources it has no links between genes"])
     return lists, read_aliases(folder)
 

@@ -13,8 +13,8 @@ import pytest
 
 from storage.errors import InputError
 from tasks.knowledge.sources import SOURCES, is_beside, source_of
-from tasks.knowledge.sources.given import Given, files_in
 from tasks.knowledge.sources.protocol import COLUMNS, KINDS, Reading, is_noncommercial, licence_of, release_in
+from tasks.knowledge.sources.source_file import SourceFile, files_in
 
 BIOGRID_HEADER = (
     "#BioGRID Interaction ID\tEntrez Gene Interactor A\tEntrez Gene Interactor B\tBioGRID ID Interactor A\t"
@@ -92,7 +92,7 @@ def folder(tmp_path):
 
 
 def given(folder, name):
-    return Given(folder / name)
+    return SourceFile(folder / name)
 
 
 def reading(folder, **options):
@@ -134,7 +134,7 @@ def test_packed_and_windows_files_read_the_same(folder, tmp_path_factory, name, 
     (other / "9606.protein.info.v12.0.txt").write_bytes((folder / "9606.protein.info.v12.0.txt").read_bytes())
     if how == "gz":
         (other / f"{name}.gz").write_bytes(gzip.compress(text.encode()))
-        one = Given(other / f"{name}.gz")
+        one = SourceFile(other / f"{name}.gz")
     elif how == "zip":
         with zipfile.ZipFile(other / "packed.zip", "w") as archive:
             archive.writestr(f"inside/{name}", text)
@@ -143,7 +143,7 @@ def test_packed_and_windows_files_read_the_same(folder, tmp_path_factory, name, 
     else:
         text = text.replace("\n", "\r\n") if how == "crlf" else "\ufeff" + text
         (other / name).write_bytes(text.encode())
-        one = Given(other / name)
+        one = SourceFile(other / name)
     assert source_of(one).problems(one, reading(other)) == []
     links = source_of(one).read(one, reading(other))
     pd.testing.assert_frame_equal(links.frame.astype(str), plain.frame.astype(str))
@@ -385,8 +385,8 @@ def test_published_graphs_of_another_layout_are_refused(tmp_path, content, messa
 
 def test_a_named_file_may_be_known_by_its_first_line(folder):
     (folder / "mine.txt").write_text((folder / "9606.protein.links.v12.0.txt").read_text())
-    assert source_of(Given(folder / "mine.txt", named=True)).name == "string"
-    assert source_of(Given(folder / "mine.txt")) is None
+    assert source_of(SourceFile(folder / "mine.txt", named=True)).name == "string"
+    assert source_of(SourceFile(folder / "mine.txt")) is None
 
 
 def test_broken_archives_and_missing_files_are_said(tmp_path):
