@@ -8,20 +8,7 @@ import pytest
 
 from storage.errors import InputError
 from tasks.knowledge import SymbolIndex, read_knowledge
-
-
-def write(folder, name, columns, rows):
-    pd.DataFrame(rows, columns=columns).to_parquet(folder / f"{name}.parquet")
-
-
-def write_edges(folder, name, pairs):
-    rows = [(a, b, f"{name}_link") for a, b in pairs]
-    write(folder, f"edges_{name}", ["source_gene", "target_gene", "relation"], rows)
-
-
-def write_terms(folder, name, pairs):
-    rows = [(a, b, f"{name}_member") for a, b in pairs]
-    write(folder, f"gene_{name}", ["source_gene", "target", "relation"], rows)
+from tests.knowledge_files import write, write_edges, write_terms
 
 
 @pytest.fixture
