@@ -9,7 +9,7 @@ from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.answer_stages import list_stage, vote_stage
-from flows.answer_steps import ask_listed, material_of, predictor_name
+from flows.answer_steps import ask_listed, material_of, predictor_name, with_summaries
 from flows.language_model import LanguageModel, Spent, key_from_secret
 from flows.options import AnswerOptions, KnowledgeOptions, PredictorOptions, RunOptions
 from flows.predict_stages import scorable, score_stage
@@ -17,7 +17,6 @@ from flows.reasons import reason_of
 from flows.records import LabelSet, Place
 from flows.retrieve_observations import retrieve_observations
 from flows.summarise_genes import summarise_genes
-from flows.summary_stages import summarised
 from flows.task_progress import task_progress
 from flows.track_answers import track_answers
 from storage.manifest import StageRecord
@@ -94,7 +93,7 @@ def answer_questions(
     with LanguageModel(options, ledger, key, spent=spent, waits=True) as model:
         observations = retrieve_observations(place, labels, material, options)
         if options.summaries == "engine":
-            material = summarised(material, summarise_genes(place, labels, material, model).folder)
+            material = with_summaries(material, summarise_genes(place, labels, material, model).folder)
         for variant in options.variants:
             name = predictor_name(variant)
             state = ask_variant(

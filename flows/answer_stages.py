@@ -89,7 +89,8 @@ def questions_of(
 ) -> Questions:
     """The test questions of a data set's task."""
     pairs = ordered_pairs(test_pairs(str(labels.tables[task])))
-    return material.questions(task, variant, pairs, Retrieved.load(observations.folder / "retrieved.npz"))
+    retrieved = Retrieved.load(observations.folder / "retrieved.npz")
+    return material.questions(task, variant, pairs=pairs, retrieved=retrieved)
 
 
 def vote_stage(
@@ -99,7 +100,7 @@ def vote_stage(
     folder, seed = model.ledger_folder, model.sampling.seed
     inputs = {}
     for task, which in listed.items():
-        outcomes = read_outcomes(which.requests, folder, which.questions.pairs, task)
+        outcomes = read_outcomes(which.requests, folder, pairs=which.questions.pairs, task=task)
         inputs |= {f"{task} labels": labels.digests[task], f"{task} answers": outcomes_digest(outcomes)}
     name = f"{labels.name}-{predictor_name(variant)}"
     settings = {"variant": variant, "seed": seed, "model": vars(model.model), "sampled": SAMPLED}

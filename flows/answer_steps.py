@@ -86,7 +86,7 @@ def list_requests(folder: Path, questions: Questions, model: LanguageModel) -> L
     tokenize = model.tokenize
     counted_by = "counted by the model's tokenizer" if tokenize else "estimated, four characters a token"
     counter = TokenCounter(tokenize or four_characters, votes=model.sampling.votes)
-    write_requests(path, questions, model.sampling, counter)
+    write_requests(path, questions, sampling=model.sampling, counter=counter)
     tokens = counter.report()
     write_json(folder / "tokens.json", {"counted_by": counted_by, "report": vars(tokens)})
     return Listed(questions, path, tokens, counted_by)
@@ -104,7 +104,11 @@ def ask_listed(
     """
     options, sampling = model.options, model.sampling
     missing = missing_requests(
-        listed.requests, listed.questions, sampling, ledger, ask_again=options.ask_again
+        listed.requests,
+        listed.questions,
+        sampling=sampling,
+        ledger=ledger,
+        ask_again=options.ask_again,
     )
     if missing.count:
         output = sampling.generation.max_tokens
@@ -142,7 +146,7 @@ def write_votes(
     Files: ``<task>.parquet`` (pert, gene, score), ``votes-<task>.parquet``, ``sample-<task>.parquet``.
     """
     questions = listed.questions
-    outcomes = read_outcomes(listed.requests, ledger, questions.pairs, task)
+    outcomes = read_outcomes(listed.requests, ledger, pairs=questions.pairs, task=task)
     votes = count_votes(outcomes)
     recipe = {"predictor": predictor_name(questions.variant), "task": task}
     write_table(folder / f"{task}.parquet", votes[["pert", "gene", "score"]], recipe)

@@ -12,7 +12,7 @@ import pandas as pd
 from flows.answer_options import AnswerOptions
 from flows.language_model import LanguageModel, Say, check_answer_options
 from flows.progress import Progress
-from storage.answers import AnswerLedger, read_answers
+from storage.answers import AnswerLedger, read_rows
 from storage.atomic import write_json
 from storage.errors import LedgerError, problems_of
 from storage.tables import write_table
@@ -103,7 +103,7 @@ def _by_model(
     """Ask the model once about every cluster; gives ``cluster``, ``name``, ``overview``, ``upstream``."""
     sampling = replace(model.sampling, votes=1)
     requests = [
-        sampling.requests(cluster_messages(cluster, kind, material.texts, material.prompts))[0]
+        sampling.requests(cluster_messages(cluster, kind, texts=material.texts, prompts=material.prompts))[0]
         for cluster in clusters
     ]
     with model.ledger(say) as ledger:
@@ -145,12 +145,7 @@ def _ask(
 
 def _texts(folder: Path, requests: Iterable[Request]) -> dict[str, str]:
     wanted = {request.key for request in requests}
-    texts = {}
-    for batch in read_answers(folder, ("key", "text")):
-        for key, text in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            if key in wanted:
-                texts[key] = text
-    return texts
+    return {key: text for key, text in read_rows(folder, ("key", "text")) if key in wanted}
 
 
 def _means(scored: pd.DataFrame) -> dict[str, float]:

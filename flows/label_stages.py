@@ -25,7 +25,7 @@ from tasks.expression.designs import (
     ComparisonPlan,
     Design,
     comparable_cells,
-    false_design,
+    null_design,
     screen_design,
 )
 from tasks.expression.gene_filters import GeneFilters
@@ -103,14 +103,14 @@ def tests_stage(
     store = screen.folder / "screen.zarr"
     family = "within a perturbation" if options.fdr_scope == "within" else "over all tests of the table"
     recipe = settings | {
-        "ties": "corrected",
+        "ties": "not ranked" if options.test == "pseudobulk" else "corrected",
         "continuity": options.test == "wilcoxon",
         "fdr": f"Benjamini-Hochberg {family}",
         "screen": screen.content,
     }
 
     def work(folder: Path) -> dict[str, int]:
-        design, false, excluded = _designs(Screen(store), quality, options, quality_options)
+        design, null, excluded = _designs(Screen(store), quality, options, quality_options)
         write_table(folder / "excluded.parquet", excluded, recipe)
         how = {
             "pseudocount": options.pseudocount,
@@ -121,11 +121,12 @@ def tests_stage(
             "client": place.client,
         }
         rows = {}
-        for name, one, told in (("tests", design, {"progress": progress}), ("null", false, {})):
+        for name, one, told in (("tests", design, {"progress": progress}), ("null", null, {})):
             if one is not None:
-                table, blocks = folder / f"{name}.parquet", folder / f".{name}-blocks"
-                compared = {"pseudobulk": one.pseudobulk} | how | told
-                rows[table.name], ledger = compare_expression(store, one.groups, blocks, table, **compared)
+                table = folder / f"{name}.parquet"
+                compared = {"pseudobulk": one.pseudobulk, "blocks_folder": folder / f".{name}-blocks"}
+                compared |= how | told
+                rows[table.name], ledger = compare_expression(store, one.groups, table=table, **compared)
                 rows[f"not tested in {table.name}"] = untested(table)
                 rows |= {"gene blocks": ledger.requested} if name == "tests" else {}
         return rows
@@ -156,15 +157,15 @@ def _designs(
         more = [f"and {len(reasons) - MOST_LISTED} more"] if len(reasons) > MOST_LISTED else []
         raise InputError(f"--test {options.test}", ["no perturbation can be tested", *listed, *more])
     excluded = pd.DataFrame({"perturbation": list(reasons), "reason": list(reasons.values())}, dtype=object)
-    return design, false_design(cells, plan, usable=usable, seed=0), excluded
+    return design, null_design(cells, plan, usable=usable, seed=0), excluded
 
 
 def tested_groups(
     screen: Screen, quality: StageRecord, options: ExpressionOptions, quality_options: QualityOptions
 ) -> tuple[CellGroups, CellGroups | None]:
     """The groups of cells that the rank-sum tests compare, and false ones where there are any."""
-    design, false, _ = _designs(screen, quality, options, quality_options)
-    return design.groups, None if false is None else false.groups
+    design, null, _ = _designs(screen, quality, options, quality_options)
+    return design.groups, None if null is None else null.groups
 
 
 def tested_cells(screen: Screen, options: ExpressionOptions, quality_options: QualityOptions) -> np.ndarray:
@@ -208,7 +209,14 @@ def pseudobulk_stage(
     def work(folder: Path) -> dict[str, int]:
         usable = usable_cells(Screen(store), **settings)
         target = folder / "pseudobulk.h5ad"
-        n, _ = pseudobulk(store, usable, folder / ".blocks", target, client=place.client, progress=progress)
+        n, _ = pseudobulk(
+            store,
+            usable,
+            blocks_folder=folder / ".blocks",
+            target=target,
+            client=place.client,
+            progress=progress,
+        )
         return {"pseudobulk.h5ad": n}
 
     return run_stage(place.workspace, stage, work, force=place.force)

@@ -78,9 +78,8 @@ class LanguageModel:
         return self
 
     def __exit__(self, *_: object) -> None:
-        close = getattr(self._engine, "close", None)
-        if close is not None:
-            close()
+        if self._engine is not None:
+            self._engine.close()
 
     def ledger(self, say: Say) -> AnswerLedger:
         """The ledger, to be opened with ``with``; says so where that will have to wait."""
@@ -162,12 +161,12 @@ class LanguageModel:
         )
 
     def _engine_for(self, longest_prompt: int, generation: Generation) -> Engine:
-        """The engine; one that is loaded is kept if its sessions are long enough."""
-        options, loaded = self.options, getattr(self._engine, "session_len", None)
-        if loaded is not None and loaded >= longest_prompt + generation.max_tokens:
-            self._engine.generation = generation
-            return self._engine
-        if loaded is not None:
+        """The engine; the one there is stays if it fits the prompts."""
+        options = self.options
+        if self._engine is not None:
+            if self._engine.fits(longest_prompt, generation):
+                self._engine.generation = generation
+                return self._engine
             self._engine.close()
         self._engine = make_engine(
             options.engine,

@@ -66,7 +66,9 @@ def agreement_stage(
             cells, names, usable=usable, min_cells=options.guide_cells, normalise=expression.normalise
         )
         blocks = folder / ".blocks"
-        table, ledger = guide_agreement(store, groups, calls, blocks, client=place.client, progress=progress)
+        table, ledger = guide_agreement(
+            store, groups, calls=calls, blocks_folder=blocks, client=place.client, progress=progress
+        )
         write_table(target, table.assign(perturbation=names), settings)
         n_guides = int(table["guides_compared"].sum())
         return {"agreement.parquet": len(table), "guides": n_guides, "gene blocks": ledger.requested}

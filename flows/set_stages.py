@@ -64,10 +64,18 @@ def gene_sets_stage(
         table = measured_sets(sets, opened, min_genes=options.min_set_genes)
         kept = table["status"] == "kept"
         tested = {name: sets[name] for name in table.loc[kept, "gene_set"]}
-        groups, false = tested_groups(opened, quality, expression, quality_options)
-        how = {"client": place.client, "pseudocount": expression.pseudocount, "progress": progress}
-        how["adjust"] = adjust_within if expression.fdr_scope == "within" else _adjust_all
-        made, _ = compare_gene_sets(store, tested, groups, false, folder / ".blocks", **how)
+        groups, null_groups = tested_groups(opened, quality, expression, quality_options)
+        made, _ = compare_gene_sets(
+            store,
+            tested,
+            groups=groups,
+            null_groups=null_groups,
+            blocks_folder=folder / ".blocks",
+            client=place.client,
+            pseudocount=expression.pseudocount,
+            adjust=adjust_within if expression.fdr_scope == "within" else _adjust_all,
+            progress=progress,
+        )
         recipe = settings | {"screen": screen.content, "score": "mean z-score, scaled to 1 in the controls"}
         table.loc[kept, "umis"] = made.umis
         write_table(folder / "gene-sets.parquet", table, recipe)
@@ -86,7 +94,8 @@ def set_labels_stage(
     """Apply the label rule to gene sets; a perturbation is on the side where the genes' tables have it."""
     settings = options.model_dump(exclude={"guide_cells"})
     inputs = {"set tests": sets.content, "labels": labels.content}
-    stage = Stage("set-labels", sets.name, inputs, settings, (tasks.labels, sys.modules[__name__]))
+    code = (tasks.labels, sys.modules[__name__])
+    stage = Stage("set-labels", sets.name, inputs, settings, code)
 
     def work(folder: Path) -> dict[str, int]:
         table = read_frame(sets.folder / "gene-sets.parquet")

@@ -9,7 +9,6 @@ from pathlib import Path
 import pandas as pd
 
 import tasks.summer
-from flows.answer_steps import with_summaries
 from flows.language_model import LanguageModel, Say
 from flows.progress import Progress
 from flows.records import LabelSet, Place
@@ -75,11 +74,6 @@ def summarise(
     own = _round("from own entries", writer.own, model, ledger, say, progress)
     one_hop = _round("with relations", lambda: writer.one_hop(own), model, ledger, say, progress)
     return write_summaries(folder, own, one_hop)
-
-
-def summarised(material: Material, folder: Path) -> Material:
-    """Material whose texts are the summaries in ``folder``."""
-    return with_summaries(material, folder)
 
 
 def _round(

@@ -27,9 +27,9 @@ from storage.atomic import atomic_path, disk_errors
 from storage.errors import StorageError
 
 Status = Literal["ok", "length", "error", "empty"]
-#: Most answers, and most seconds, between two parts.
 #: Held by the one process that writes.
 LOCK = ".writer.lock"
+#: Most answers, and most seconds, between two parts.
 PART_ANSWERS = 1000
 PART_SECONDS = 60.0
 #: Rows read at once.
@@ -109,6 +109,11 @@ def answer_key(
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def short_key(key: str) -> bytes:
+    """Half of a key's bytes: as good as unique among billions, at half the memory."""
+    return bytes.fromhex(key[:32])
+
+
 class AnswerLedger:
     """All answers kept in one folder, open to one writer at a time; to be used in a ``with`` block.
 
@@ -148,7 +153,9 @@ class AnswerLedger:
             ) from error
         try:
             self._recover()
-            self._statuses = {_short(key): status for key, status in _statuses(self.folder)}
+            self._statuses = {
+                short_key(key): status for key, status in read_rows(self.folder, ("key", "status"))
+            }
         except BaseException:
             self._lock.release()
             raise
@@ -165,7 +172,7 @@ class AnswerLedger:
 
     def status(self, key: str) -> Status | None:
         """How the last request with this key ended; None if there was none."""
-        return self._statuses.get(_short(key))
+        return self._statuses.get(short_key(key))
 
     def is_done(self, key: str, *, ask_again: Sequence[str] = ("error",)) -> bool:
         """Whether a request with this key need not be sent: it ended in none of the ways of ``ask_again``."""
@@ -182,7 +189,7 @@ class AnswerLedger:
                 self._journal.write(json.dumps(row) + "\n")
                 self._journal.flush()
             self._pending.append(row)
-            self._statuses[_short(answer.key)] = answer.status
+            self._statuses[short_key(answer.key)] = answer.status
 
     @property
     def part_is_due(self) -> bool:
@@ -239,6 +246,12 @@ def read_answers(folder: Path | str, columns: Sequence[str] | None = None) -> It
             ) from error
 
 
+def read_rows(folder: Path | str, columns: Sequence[str]) -> Iterator[tuple]:
+    """The answers of a ledger one by one, as tuples of some columns; order as of `read_answers`."""
+    for batch in read_answers(folder, columns):
+        yield from zip(*(batch.column(name).to_pylist() for name in columns), strict=True)
+
+
 def is_taken(folder: Path | str) -> bool:
     """Whether another process writes to a ledger now."""
     if not Path(folder).is_dir():
@@ -250,11 +263,6 @@ def is_taken(folder: Path | str) -> bool:
         return True
 
 
-def _statuses(folder: Path) -> Iterator[tuple[str, str]]:
-    for batch in read_answers(folder, ("key", "status")):
-        yield from zip(batch.column(0).to_pylist(), batch.column(1).to_pylist(), strict=True)
-
-
 def _parts(folder: Path) -> list[Path]:
     return sorted(folder.glob("part-*.parquet"))
 
@@ -264,8 +272,3 @@ def _write_part(folder: Path, rows: Sequence[Mapping]) -> None:
     # Names sort in the order of writing, also over restarts.
     with atomic_path(folder / f"part-{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet") as temporary:
         pq.write_table(table, temporary, compression="zstd")
-
-
-def _short(key: str) -> bytes:
-    """Half of the digest: as good as unique among billions, at half the memory."""
-    return bytes.fromhex(key[:32])

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -175,5 +174,5 @@ def _write_edges(path: Path, edges: Iterable[pd.DataFrame]) -> int:
 
 
 def _entry(path: Path, rows: Mapping[str, int]) -> dict:
-    counted = {"rows": int(np.int64(rows[path.name]))} if path.name in rows else {}
+    counted = {"rows": rows[path.name]} if path.name in rows else {}
     return {"bytes": path.stat().st_size, "sha256": file_digest(path), **counted}

@@ -13,6 +13,7 @@ from flows.answer_steps import (
     predictor_name,
     retrieve_for,
     scores_by_counting,
+    with_summaries,
     write_votes,
 )
 from flows.arguments import read_options
@@ -22,7 +23,7 @@ from flows.commands.printing import print_json
 from flows.language_model import LanguageModel, check_knowledge, engine_problems, key_from_secret
 from flows.options import AnswerCommandOptions, AnswerOptions
 from flows.progress import progress_of
-from flows.summary_stages import genes_by_role, summarise, summarised
+from flows.summary_stages import genes_by_role, summarise
 from storage.atomic import copy_or_remove, write_json
 from storage.errors import problems_of
 from storage.tables import read_frame, read_labels, read_pairs
@@ -50,7 +51,7 @@ def run(arguments: Namespace) -> None:
             material = _summarised(folder, pairs, material, model, ledger)
         for variant in options.answer.variants:
             target, title = folder / variant, f"{predictor_name(variant)} {task}"
-            questions = material.questions(task, variant, pairs, retrieved)
+            questions = material.questions(task, variant, pairs=pairs, retrieved=retrieved)
             listed = list_requests(target, questions, model)
             progress = progress_of(title, "questions x votes")
             counted = ask_listed(listed, ledger, model, title=title, say=say, progress=progress)
@@ -64,7 +65,7 @@ def _summarised(folder: Path, pairs, material: Material, model: LanguageModel, l
     target = folder / "summaries"
     progress = progress_of("summaries", "genes")
     summarise(target, genes_by_role(pairs, material), material, model, ledger, say=say, progress=progress)
-    return summarised(material, target)
+    return with_summaries(material, target)
 
 
 def _finish(

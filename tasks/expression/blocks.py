@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from storage.atomic import atomic_path
-from storage.errors import LedgerError
-from storage.screens import Screen
+from storage.errors import LedgerError, StorageError
+from storage.screens import GeneBlock, Screen
 from tasks.expression.groups import CellGroups
 from tasks.expression.kernels import rank_sum_block, stratified_block
 from tasks.expression.p_values import rank_sum_p, stratified_p
@@ -33,30 +33,103 @@ class BlockLedger:
     skipped: int
     done: int
 
+    def __add__(self, other: BlockLedger) -> BlockLedger:
+        return BlockLedger(
+            self.requested + other.requested, self.skipped + other.skipped, self.done + other.done
+        )
 
-def block_id(index: int) -> str:
-    """Printable name of a gene block."""
-    return f"genes-{index:04d}"
+
+class Piece(Protocol):
+    """What one call works on."""
+
+    @property
+    def target(self) -> Path:
+        """The file its array goes to."""
 
 
-def compare_block(store: str, target: str, first: int, last: int, groups: CellGroups, scale: float) -> str:
+@dataclass(frozen=True)
+class GeneSpan:
+    """Consecutive genes of a screen.
+
+    Attributes
+    ----------
+    store
+        The screen's store, readable by the workers.
+    target
+        The file for what comes of these genes.
+    first, last
+        Positions of the first gene and of the one behind the last.
+    """
+
+    store: Path
+    target: Path
+    first: int
+    last: int
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def read(self) -> GeneBlock:
+        """The genes' counts."""
+        return Screen(self.store).read_genes(self.first, self.last)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One call of a block's function, and the array that it writes.
+
+    Attributes
+    ----------
+    piece
+        What it works on: the function's first argument.
+    shape
+        Of its array; None stands for any size.
+    arguments
+        The others by name; what all units take is given by `shared`.
+    """
+
+    piece: Piece
+    shape: tuple[int | None, ...]
+    arguments: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def file(self) -> BlockFile:
+        """Its array, once it is done."""
+        return BlockFile(self.piece.target, self.shape)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its file is whole."""
+        return read_block(self.piece.target, self.shape) is not None
+
+
+def gene_spans(screen: Screen, folder: Path) -> list[GeneSpan]:
+    """A screen's gene blocks, with a file in ``folder`` for each: ``genes-0000.npy`` and so on."""
+    return [
+        GeneSpan(screen.path, folder / f"genes-{index:04d}.npy", first, last)
+        for index, (first, last) in enumerate(screen.gene_blocks())
+    ]
+
+
+def compare_block(span: GeneSpan, groups: CellGroups, *, scale: float) -> Path:
     """Test one block of genes and write (4, n_groups + 1, n_genes) float64; the last row is the controls.
 
-    Fields are as in `FIELDS`; for the controls only the mean is set.
+    Fields are as in `FIELDS`; for the controls only the mean, times ``scale``, is set.
     """
-    block = Screen(store).read_genes(first, last)
-    values = (block.starts, block.cells, block.counts, groups.group)
+    block = span.read()
+    cells = {"counts": block.counts, "group": groups.group, "library": groups.library}
     if groups.stratum is None:
-        u, ties, totals = rank_sum_block(*values, groups.library, groups.sizes)
-        p_value, log10_p = rank_sum_p(u, ties, groups.sizes[:-1, None], groups.sizes[-1])
+        u, ties, totals = rank_sum_block(block.starts, block.cells, sizes=groups.sizes, **cells)
+        p_value, log10_p = rank_sum_p(u, ties, n_pert=groups.sizes[:-1, None], n_control=groups.sizes[-1])
     else:
-        u, z, totals = stratified_block(*values, groups.stratum, groups.library, groups.sizes_by_stratum())
+        cells |= {"stratum": groups.stratum, "sizes": groups.sizes_by_stratum()}
+        u, z, totals = stratified_block(block.starts, block.cells, **cells)
         p_value, log10_p = stratified_p(z)
     result = np.full((len(FIELDS), len(groups.sizes), block.n_genes), np.nan)
     result[0, :-1], result[1, :-1], result[2, :-1] = u, p_value, log10_p
     result[3] = totals / np.maximum(groups.sizes, 1)[:, None] * scale
-    write_block(target, result)
-    return target
+    write_block(span.target, result)
+    return span.target
 
 
 def shared(client: Client, value: object) -> Future:
@@ -76,17 +149,15 @@ def _itself(value: object) -> object:
 
 def run_blocks(
     client: Client,
-    function: Callable[..., str],
-    units: Sequence[tuple[Path, tuple[int, ...], tuple]],
+    function: Callable[..., Path],
+    units: Sequence[Unit],
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> BlockLedger:
-    """Run ``function(store, target, first, last, ...)`` for every unit whose file is not whole yet.
+    """Run ``function(unit.piece, **unit.arguments)`` for every unit whose file is not whole yet.
 
     Parameters
     ----------
-    units
-        ``(target file, shape of its array, arguments)``; what all of them take is given by `shared`.
     progress
         Told how many blocks are finished, of how many.
 
@@ -94,23 +165,27 @@ def run_blocks(
     ------
     LedgerError
         If blocks are missing in the end. An error inside a block is raised as it is.
+    StorageError
+        If a file that is there cannot be read.
     """
     # Half a second to import, which a process that tests a block by itself need not wait.
     from distributed import as_completed
 
-    waiting = [unit for unit in units if read_block(unit[0], unit[1]) is None]
+    waiting = [unit for unit in units if not unit.is_done]
     skipped = len(units) - len(waiting)
     progress(skipped, len(units))
     futures = [
-        client.submit(function, *arguments, pure=False, key=f"{function.__name__}-{target}")
-        for target, _, arguments in waiting
+        client.submit(
+            function, unit.piece, pure=False, key=f"{function.__name__}-{unit.piece.target}", **unit.arguments
+        )
+        for unit in waiting
     ]
     done = 0
     for future in as_completed(futures, loop=client.loop):
         future.result()
         done += 1
         progress(skipped + done, len(units))
-    missing = [target.name for target, shape, _ in units if read_block(target, shape) is None]
+    missing = [unit.piece.target.name for unit in units if not unit.is_done]
     if missing:
         raise LedgerError(f"{len(units)} blocks requested, {len(missing)} not done: {', '.join(missing[:5])}")
     return BlockLedger(len(units), skipped, done)
@@ -127,8 +202,15 @@ class BlockFile:
     path: Path
     shape: tuple[int | None, ...]
 
-    def __getitem__(self, key) -> np.ndarray:
-        return read_block(self.path, self.shape)[key]
+    def __getitem__(self, key: object) -> np.ndarray:
+        return self.read()[key]
+
+    def read(self) -> np.ndarray:
+        """The whole array, mapped into memory; LedgerError where the file is not whole any more."""
+        values = read_block(self.path, self.shape)
+        if values is None:
+            raise LedgerError(f"{self.path} is gone or cut off since it was done; run the same command again")
+        return values
 
 
 def write_block(target: str | Path, values: np.ndarray) -> None:
@@ -140,15 +222,22 @@ def write_block(target: str | Path, values: np.ndarray) -> None:
         handle.write(values.data)
 
 
-def read_block(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+def read_block(path: Path, shape: tuple[int | None, ...]) -> np.ndarray | None:
     """Map a block's file into memory; None where it is missing, cut off or of another shape.
 
     A size of None in ``shape`` stands for any.
+
+    Raises
+    ------
+    StorageError
+        If it is there and cannot be read: to compute it again would end the same way.
     """
     try:
         values = np.load(path, mmap_mode="r")
-    except (FileNotFoundError, ValueError, EOFError, OSError):
+    except (FileNotFoundError, ValueError, EOFError):
         return None
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
     fits = len(values.shape) == len(shape) and all(
         wanted in (None, size) for size, wanted in zip(values.shape, shape, strict=True)
     )

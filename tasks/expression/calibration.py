@@ -68,7 +68,7 @@ def check_against_truth(
     effects = truth.set_index("gene")["true_log2_fold_change"].groupby(truth["pert"].to_numpy())
     planted = {str(name): rows for name, rows in effects}
     bins = [(0.0, np.inf), *pairwise(EFFECT_BINS)]
-    true, found = np.zeros(len(bins), np.int64), np.zeros(len(bins), np.int64)
+    true, true_called = np.zeros(len(bins), np.int64), np.zeros(len(bins), np.int64)
     n_called = 0
     for name, rows in tests:
         calls = called(rows, fdr=fdr, min_log2_fold_change=min_log2_fold_change)
@@ -79,12 +79,12 @@ def check_against_truth(
         for index, (low, high) in enumerate(bins):
             inside = (effect > low) & (effect <= high)
             true[index] += inside.sum()
-            found[index] += (calls & inside).sum()
+            true_called[index] += (calls & inside).sum()
     with np.errstate(invalid="ignore"):
-        power = found / true
+        power = true_called / true
     names = [f"{low:g}-{high:g}" if np.isfinite(high) else f"above {low:g}" for low, high in bins]
-    table = pd.DataFrame({"group": ["all", *names[1:]], "n_true": true, "n_called": found})
+    table = pd.DataFrame({"group": ["all", *names[1:]], "n_true": true, "n_called": true_called})
     table.loc[0, "n_called"] = n_called
     table["false_discovery_rate"] = np.nan
-    table.loc[0, "false_discovery_rate"] = (n_called - found[0]) / n_called if n_called else np.nan
+    table.loc[0, "false_discovery_rate"] = (n_called - true_called[0]) / n_called if n_called else np.nan
     return table.assign(power=power)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from distributed import Client
+from distributed import Client, Future
 
 from storage.atomic import atomic_path
 from storage.screens import Screen
@@ -20,8 +19,10 @@ from tasks.expression.blocks import (
     MEAN_SCALE,
     BlockFile,
     BlockLedger,
-    block_id,
+    GeneSpan,
+    Unit,
     compare_block,
+    gene_spans,
     run_blocks,
     shared,
 )
@@ -31,7 +32,8 @@ from tasks.expression.groups import CellGroups
 from tasks.expression.negative_binomial import REGRESSION_FIELDS, regression_block
 from tasks.expression.paired import PAIRED_FIELDS, paired_block
 from tasks.expression.profiles import PseudobulkDesign
-from tasks.expression.results import PairedResults, RankSumResults, RegressionResults, Results
+from tasks.expression.results import PairedResults, RankSumResults, RegressionResults, Results, Tested
+from tasks.one_ahead import one_ahead
 
 #: Perturbations handled at once when the table is put together.
 ROWS_AT_ONCE = 32
@@ -42,9 +44,9 @@ PARQUET = {"compression": "zstd", "use_dictionary": ["pert", "gene", "n_pert", "
 def compare_expression(
     store: Path,
     groups: CellGroups,
+    *,
     blocks_folder: Path,
     table: Path,
-    *,
     client: Client,
     recipe: Mapping,
     pseudobulk: PseudobulkDesign | None = None,
@@ -84,61 +86,69 @@ def compare_expression(
         Number of rows, and the blocks requested, skipped and done.
     """
     screen = Screen(store)
-    blocks = _Blocks(store, screen, blocks_folder, client, progress)
-    scale = MEAN_SCALE if normalise == "library" else 1.0
+    blocks = _Blocks(screen, blocks_folder, client=client, progress=progress)
     cells = shared(client, groups)
-    measured = _Measured(groups.sizes, screen.n_genes, filters, ())
+    common = {"groups": cells, "scale": MEAN_SCALE if normalise == "library" else 1.0}
+    expressed = _ExpressedPairs(groups.sizes, screen.n_genes, filters, ())
     if filters.active:
-        measured.counts = blocks.run("counts", count_block, (2, len(groups.sizes)), lambda *_: (cells,))
+        shape = (2, len(groups.sizes))
+        expressed.counts = blocks.run(count_block, shape, kind="counts", arguments={"groups": cells})
     if pseudobulk is None:
-        shape = (len(FIELDS), len(groups.sizes))
-        done = blocks.run("", compare_block, shape, lambda *_: (cells, scale))
+        done = blocks.run(compare_block, (len(FIELDS), len(groups.sizes)), arguments=common)
         results: Results = RankSumResults(done)
     else:
-        results = _pseudobulk(blocks, groups, cells, pseudobulk, measured, scale)
-    _write_tests(table, groups, screen.genes, results, measured, fdr_scope, recipe, pseudocount)
-    return (len(groups.sizes) - 1) * screen.n_genes, blocks.ledger
+        results = _pseudobulk(blocks, pseudobulk, expressed=expressed, common=common)
+    _write_tests(
+        table,
+        results,
+        groups=groups,
+        genes=screen.genes,
+        expressed=expressed,
+        fdr_scope=fdr_scope,
+        pseudocount=pseudocount,
+        recipe=recipe,
+    )
+    return len(groups.names) * screen.n_genes, blocks.ledger
 
 
 def untested(table: Path | str) -> int:
     """Rows of a table of tests that have no p-value, from the file's statistics alone."""
     metadata = pq.ParquetFile(table).metadata
-    place = metadata.schema.names.index("p_value")
-    groups = (metadata.row_group(index).column(place) for index in range(metadata.num_row_groups))
-    return sum(column.statistics.null_count for column in groups)
+    column = metadata.schema.names.index("p_value")
+    parts = (metadata.row_group(index).column(column) for index in range(metadata.num_row_groups))
+    return sum(part.statistics.null_count for part in parts)
 
 
 class _Blocks:
     """Runs functions over a screen's gene blocks and keeps one ledger of them all."""
 
-    def __init__(self, store: Path, screen: Screen, folder: Path, client: Client, progress):
-        self.spans, self.client, self.ledger = screen.gene_blocks(), client, BlockLedger(0, 0, 0)
-        self._store, self._folder, self._progress = store, folder, progress
+    def __init__(self, screen: Screen, folder: Path, *, client: Client, progress: Callable[[int, int], None]):
+        self.client, self.ledger = client, BlockLedger(0, 0, 0)
+        self._screen, self._folder, self._progress = screen, folder, progress
 
     def run(
         self,
-        kind: str,
-        function: Callable[..., str],
+        function: Callable[..., Path],
         shape: tuple[int, int],
-        arguments: Callable[[int, int], tuple],
+        *,
+        kind: str = "",
+        arguments: Mapping[str, object],
+        of_span: Callable[[GeneSpan], Mapping[str, object]] = lambda span: {},
     ) -> list[BlockFile]:
-        """Run ``function(store, target, first, last, *arguments(first, last))`` on every block.
+        """Run ``function(span, **arguments, **of_span(span))`` on every block.
 
-        Gives the blocks' files, of an array ``(*shape, n_genes)`` each.
+        Gives the blocks' files, of an array ``(*shape, n_genes)`` each; ``kind`` names their folder.
         """
-        units = []
-        for index, (first, last) in enumerate(self.spans):
-            target = self._folder / kind / f"{block_id(index)}.npy"
-            call = (str(self._store), str(target), first, last, *arguments(first, last))
-            units.append((target, (*shape, last - first), call))
-        done = run_blocks(self.client, function, units, progress=self._progress)
-        sums = (getattr(self.ledger, part) + getattr(done, part) for part in ("requested", "skipped", "done"))
-        self.ledger = BlockLedger(*sums)
-        return [BlockFile(target, whole) for target, whole, _ in units]
+        units = [
+            Unit(span, (*shape, len(span)), {**arguments, **of_span(span)})
+            for span in gene_spans(self._screen, self._folder / kind)
+        ]
+        self.ledger += run_blocks(self.client, function, units, progress=self._progress)
+        return [unit.file for unit in units]
 
 
 @dataclass
-class _Measured:
+class _ExpressedPairs:
     """Which pairs pass the filters; ``counts`` are the blocks of `count_block`, none without filters."""
 
     sizes: np.ndarray
@@ -155,48 +165,61 @@ class _Measured:
 
 
 def _pseudobulk(
-    blocks: _Blocks, groups: CellGroups, cells, design: PseudobulkDesign, measured: _Measured, scale: float
+    blocks: _Blocks,
+    design: PseudobulkDesign,
+    *,
+    expressed: _ExpressedPairs,
+    common: Mapping[str, Future | float],
 ) -> Results:
-    """Paired differences, and for the regression its own blocks, told the shift in composition they show."""
-    pairs = shared(blocks.client, design.paired)
-    common = (cells, pairs, design.min_profile_umis, scale)
-    shape = (len(PAIRED_FIELDS), len(groups.sizes))
-    paired = PairedResults(blocks.run("", paired_block, shape, lambda *_: common))
+    """Paired differences, and for the regression its own blocks, told the shift in composition they show.
+
+    Parameters
+    ----------
+    common
+        ``groups`` and ``scale``, as `paired_block` takes them.
+    """
+    n, least = len(expressed.sizes) - 1, {"min_umis": design.min_profile_umis}
+    profiles = shared(blocks.client, design.paired)
+    arguments = {**common, "profiles": profiles, **least}
+    paired = PairedResults(blocks.run(paired_block, (len(PAIRED_FIELDS), n + 1), arguments=arguments))
     if design.regressed is None:
         return paired
+    shifts, passed = np.zeros(n), np.zeros((n, expressed.n_genes), bool)
+    for start in range(0, n, ROWS_AT_ONCE):
+        rows = np.arange(start, min(start + ROWS_AT_ONCE, n))
+        passed[rows] = expressed(rows)
+        shifts[rows] = paired.shifts(rows, passed[rows])
     profiles = shared(blocks.client, design.regressed)
-    rows = np.arange(len(groups.names))
-    shifts, passed = np.zeros(len(rows)), np.zeros((len(rows), measured.n_genes), bool)
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        some = rows[start : start + ROWS_AT_ONCE]
-        passed[some] = measured(some)
-        shifts[some] = paired.shifts(some, passed[some])
-
-    def arguments(first: int, last: int) -> tuple:
-        return profiles, shifts, passed[:, first:last], design.min_profile_umis
-
-    shape = (len(REGRESSION_FIELDS), len(rows))
-    return RegressionResults(blocks.run("regressions", regression_block, shape, arguments), paired)
+    regressed = blocks.run(
+        regression_block,
+        (len(REGRESSION_FIELDS), n),
+        kind="regressions",
+        arguments={"profiles": profiles, "shifts": shifts, **least},
+        of_span=lambda span: {"measured": passed[:, span.first : span.last]},
+    )
+    return RegressionResults(regressed, paired)
 
 
 def _write_tests(
     table: Path,
+    results: Results,
+    *,
     groups: CellGroups,
     genes: np.ndarray,
-    results: Results,
-    measured: _Measured,
+    expressed: _ExpressedPairs,
     fdr_scope: str,
-    recipe: Mapping,
     pseudocount: float,
+    recipe: Mapping,
 ) -> None:
+    """Put the table together, a few perturbations at a time; parameters as of `compare_expression`."""
     mean_control = results.means([-1])[0]
     schema = _schema().with_metadata(recipe_metadata(recipe))
     order = np.argsort(np.array(groups.names, dtype=object), kind="stable")
 
-    def parts() -> Iterator[tuple]:
+    def parts() -> Iterator[tuple[np.ndarray, Tested]]:
         for start in range(0, len(order), ROWS_AT_ONCE):
             rows = order[start : start + ROWS_AT_ONCE]
-            yield rows, results.tests(rows, measured(rows))
+            yield rows, results.tests(rows, expressed(rows))
 
     adjust = adjust_within
     if fdr_scope == "all":
@@ -224,20 +247,11 @@ def _write_tests(
             yield pa.table(arrays, schema=schema)
 
     with atomic_path(table) as temporary, pq.ParquetWriter(temporary, schema, **PARQUET) as writer:
-        for part in _one_ahead(tables()):
+        for part in one_ahead(tables()):
             writer.write_table(part)
 
 
-def _one_ahead(items: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The same items, each made in a thread while the one before it is used."""
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(next, items, None)
-        while (item := waiting.result()) is not None:
-            waiting = pool.submit(next, items, None)
-            yield item
-
-
-def _repeated(names, codes: np.ndarray) -> pa.DictionaryArray:
+def _repeated(names: Sequence[str] | np.ndarray, codes: np.ndarray) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), pa.array(list(names), pa.string()))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def rank_sums(values: np.ndarray, group: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def rank_sums(values: np.ndarray, group: np.ndarray, *, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """U statistics and tie terms of n groups against the controls.
 
     Source: Mann and Whitney 1947. Definitions are those of `tasks.expression.kernels.rank_sum_block`.
@@ -40,16 +40,16 @@ def rank_sums(values: np.ndarray, group: np.ndarray, n: int) -> tuple[np.ndarray
     first = np.flatnonzero(new_value | np.concatenate([[True], owner[1:] != owner[:-1]]))
     count = np.diff(np.append(first, len(value))).astype(np.float64)
     first, count = first[owner[first] < n], count[owner[first] < n]
-    mine, at = owner[first], block[first]
-    u = np.bincount(mine, count * (below[at] + controls[at] / 2), minlength=n)
+    mine, tied = owner[first], block[first]
+    u = np.bincount(mine, count * (below[tied] + controls[tied] / 2), minlength=n)
     alone = controls**3 - controls
-    both = count + controls[at]
-    ties = alone.sum() + np.bincount(mine, both**3 - both - alone[at], minlength=n)
+    both = count + controls[tied]
+    ties = alone.sum() + np.bincount(mine, both**3 - both - alone[tied], minlength=n)
     return u, ties, np.bincount(owner, value, minlength=n + 1)
 
 
 def stratified_rank_sums(
-    values: np.ndarray, group: np.ndarray, stratum: np.ndarray, sizes: np.ndarray
+    values: np.ndarray, group: np.ndarray, *, stratum: np.ndarray, sizes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Van Elteren statistics of n groups against the controls of their own batches.
 
@@ -72,8 +72,8 @@ def stratified_rank_sums(
     """
     n = sizes.shape[1] - 1
     u, above, variance = np.zeros(n), np.zeros(n), np.zeros(n)
-    for one, counts in enumerate(sizes.astype(np.float64)):
-        won, tied, _ = rank_sums(values, np.where(stratum == one, group, -1), n)
+    for batch, counts in enumerate(sizes.astype(np.float64)):
+        won, tied, _ = rank_sums(values, np.where(stratum == batch, group, -1), n=n)
         pairs, both = counts[:n] * counts[n], counts[:n] + counts[n]
         here = pairs > 0
         weight = np.where(here, 1 / (both + 1), 0)
@@ -82,4 +82,4 @@ def stratified_rank_sums(
         spread = both + 1 - tied / np.maximum(both * (both - 1), 1)
         variance += weight**2 * pairs / 12 * np.maximum(spread, 0)
     z = np.divide(above, np.sqrt(variance), out=np.zeros(n), where=variance > 0)
-    return u, z, rank_sums(values, group, n)[2]
+    return u, z, rank_sums(values, group, n=n)[2]

@@ -85,34 +85,34 @@ def screen_design(
     def group(names: Sequence[str]) -> CellGroups:
         return perturbation_groups(cells, names, usable=usable, normalise=plan.normalise)
 
-    return _planned(cells, group([name for name in perturbations if name not in reasons]), plan, reasons)
+    tested = [name for name in perturbations if name not in reasons]
+    return _planned(cells, group(tested), plan=plan, reasons=reasons)
 
 
-def false_design(
-    cells: pd.DataFrame, plan: ComparisonPlan, *, usable: np.ndarray, seed: int
-) -> Design | None:
+def null_design(cells: pd.DataFrame, plan: ComparisonPlan, *, usable: np.ndarray, seed: int) -> Design | None:
     """The comparison of false perturbations made of control cells; None where there can be none."""
     groups = false_perturbation_groups(
         cells, usable=usable, seed=seed, normalise=plan.normalise, min_cells=plan.min_cells
     )
     if groups is None:
         return None
-    design, _ = _planned(cells, groups, plan, {})
+    design, _ = _planned(cells, groups, plan=plan, reasons={})
     return design if design.groups.names else None
 
 
 def _planned(
-    cells: pd.DataFrame, groups: CellGroups, plan: ComparisonPlan, reasons: dict[str, str]
+    cells: pd.DataFrame, groups: CellGroups, *, plan: ComparisonPlan, reasons: dict[str, str]
 ) -> tuple[Design, dict[str, str]]:
+    """The comparison of groups with which the test can be done; ``reasons`` with those of the others."""
     if plan.by_batch and "batch" in cells:
         groups = groups.within(cells["batch"])
     if plan.test != "pseudobulk":
         return Design(groups), reasons
     guides = cells["guide"] if plan.model == "glm" and "guide" in cells else None
     judge: Callable[[Profiles], list[str]] = why_no_regression if plan.model == "glm" else why_not_paired
-    found = judge(Profiles.of(groups, guides))
-    reasons = reasons | {name: why for name, why in zip(groups.names, found, strict=True) if why}
-    groups = _only(groups, [not why for why in found])
+    against = judge(Profiles.of(groups, guides))
+    reasons = reasons | {name: why for name, why in zip(groups.names, against, strict=True) if why}
+    groups = _only(groups, [not why for why in against])
     regressed = Profiles.of(groups, guides) if plan.model == "glm" else None
     return Design(groups, PseudobulkDesign(Profiles.of(groups), regressed, plan.min_profile_umis)), reasons
 

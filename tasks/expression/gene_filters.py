@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numba import njit
 
-from storage.screens import Screen
-from tasks.expression.blocks import BlockFile, write_block
+from tasks.expression.blocks import BlockFile, GeneSpan, write_block
 from tasks.expression.groups import CellGroups
 
 
@@ -49,11 +49,14 @@ class GeneFilters:
 NO_FILTERS = GeneFilters()
 
 
-def count_block(store: str, target: str, first: int, last: int, groups: CellGroups) -> str:
+def count_block(span: GeneSpan, groups: CellGroups) -> Path:
     """Count one block of genes; writes int64 (2, n_groups + 1, n_genes): UMIs, and cells with any."""
-    block = Screen(store).read_genes(first, last)
-    write_block(target, _counts(block.starts, block.cells, block.counts, groups.group, len(groups.sizes)))
-    return target
+    block = span.read()
+    umis_and_cells = _counts(
+        block.starts, block.cells, counts=block.counts, group=groups.group, n_groups=len(groups.sizes)
+    )
+    write_block(span.target, umis_and_cells)
+    return span.target
 
 
 @njit(cache=True, nogil=True)
@@ -61,8 +64,8 @@ def _counts(starts, cells, counts, group, n_groups):
     result = np.zeros((2, n_groups, len(starts) - 1), np.int64)
     for gene in range(len(starts) - 1):
         for position in range(starts[gene], starts[gene + 1]):
-            one = group[cells[position]]
-            if one >= 0:
-                result[0, one, gene] += counts[position]
-                result[1, one, gene] += 1
+            owner = group[cells[position]]
+            if owner >= 0:
+                result[0, owner, gene] += counts[position]
+                result[1, owner, gene] += 1
     return result

@@ -12,7 +12,7 @@ from distributed import Client
 
 from storage.errors import InputError
 from storage.screens import Screen
-from tasks.expression.blocks import BlockLedger, read_block, run_blocks, shared, write_block
+from tasks.expression.blocks import BlockLedger, Unit, run_blocks, shared, write_block
 from tasks.expression.dense_ranks import rank_sums, stratified_rank_sums
 from tasks.expression.false_discovery import adjust_within
 from tasks.expression.groups import CellGroups
@@ -39,11 +39,11 @@ def measured_sets(sets: Mapping[str, Sequence[str]], screen: Screen, *, min_gene
     measured = set(screen.genes[screen.values_per_gene > 0])
     rows = []
     for name, symbols in sets.items():
-        found = [symbol for symbol in symbols if symbol in measured]
+        present = [symbol for symbol in symbols if symbol in measured]
         missing = ", ".join(symbol for symbol in symbols if symbol not in measured)
-        few = f"{len(found)} of {len(symbols)} genes measured, fewer than {min_genes}"
-        reason = few if len(found) < min_genes else ""
-        rows.append((name, len(symbols), len(found), missing, "excluded" if reason else "kept", reason))
+        few = f"{len(present)} of {len(symbols)} genes measured, fewer than {min_genes}"
+        reason = few if len(present) < min_genes else ""
+        rows.append((name, len(symbols), len(present), missing, "excluded" if reason else "kept", reason))
     columns = ["gene_set", "n_genes", "n_measured", "missing", "status", "reason"]
     table = pd.DataFrame(rows, columns=columns)
     if (table["status"] == "excluded").all():
@@ -76,10 +76,10 @@ class SetTests:
 def compare_gene_sets(
     store: Path,
     sets: Mapping[str, Sequence[str]],
-    groups: CellGroups,
-    false: CellGroups | None,
-    blocks_folder: Path,
     *,
+    groups: CellGroups,
+    null_groups: CellGroups | None,
+    blocks_folder: Path,
     client: Client,
     pseudocount: float = 0.1,
     adjust: Callable[[np.ndarray], np.ndarray] = adjust_within,
@@ -96,7 +96,7 @@ def compare_gene_sets(
     ----------
     sets
         Sets to be tested, by name; symbols that are not in the screen are left out.
-    groups, false
+    groups, null_groups
         The groups tested, and false perturbations made of control cells.
     adjust
         Makes adjusted p-values (n_groups, n_sets) from p-values.
@@ -108,35 +108,52 @@ def compare_gene_sets(
     """
     screen = Screen(store)
     position = {gene: index for index, gene in enumerate(screen.genes)}
-    both = shared(client, groups), shared(client, false)
-    n_rows = len(groups.sizes) + (0 if false is None else len(false.sizes))
+    both = {"groups": shared(client, groups), "null_groups": shared(client, null_groups)}
+    n_rows = len(groups.sizes) + (0 if null_groups is None else len(null_groups.sizes))
     units = []
     for index, symbols in enumerate(sets.values()):
-        file = blocks_folder / f"set-{index:04d}.npy"
         # In the order of names, so that the order of genes in the screen changes no bit of a sum.
         genes = [position[symbol] for symbol in sorted(symbols) if symbol in position]
-        units.append((file, (len(FIELDS), n_rows), (str(store), str(file), np.array(genes), *both)))
+        piece = SetPiece(store, blocks_folder / f"set-{index:04d}.npy", np.array(genes))
+        units.append(Unit(piece, (len(FIELDS), n_rows), both))
     ledger = run_blocks(client, score_set, units, progress=progress)
-    blocks = np.stack([read_block(file, shape) for file, shape, _ in units], axis=2)
+    blocks = np.stack([unit.file.read() for unit in units], axis=2)
     n = len(groups.sizes)
-    how = {"names": list(sets), "pseudocount": pseudocount, "adjust": adjust}
-    null = None if false is None else _table(blocks[:, n:], false, **how)
-    return SetTests(_table(blocks[:, :n], groups, **how), null, blocks[4, 0]), ledger
+    options = {"names": list(sets), "pseudocount": pseudocount, "adjust": adjust}
+    null = None if null_groups is None else _table(blocks[:, n:], null_groups, **options)
+    return SetTests(_table(blocks[:, :n], groups, **options), null, blocks[4, 0]), ledger
 
 
-def score_set(
-    store: str, target: str, genes: np.ndarray, groups: CellGroups, false: CellGroups | None
-) -> str:
+@dataclass(frozen=True, eq=False)
+class SetPiece:
+    """One gene set of a screen.
+
+    Attributes
+    ----------
+    store
+        The screen's store, readable by the workers.
+    target
+        The file for what comes of the set.
+    genes
+        Positions of its measured genes, int64 (n_measured,).
+    """
+
+    store: Path
+    target: Path
+    genes: np.ndarray
+
+
+def score_set(piece: SetPiece, groups: CellGroups, *, null_groups: CellGroups | None) -> Path:
     """Score and test one set; writes float64 (5, rows of both groupings), fields as in `FIELDS`."""
-    score = set_score(Screen(store), genes, groups)
-    parts = [_tested(score, one) for one in (groups, false) if one is not None]
+    score = set_score(Screen(piece.store), piece.genes, groups=groups)
+    parts = [_tested(score, grouping) for grouping in (groups, null_groups) if grouping is not None]
     result = np.concatenate(parts, axis=1)
     result[4, 0] = 1 / np.sort(score[groups.group == len(groups.names)]).var(ddof=1)
-    write_block(target, result)
-    return target
+    write_block(piece.target, result)
+    return piece.target
 
 
-def set_score(screen: Screen, genes: Sequence[int], groups: CellGroups) -> np.ndarray:
+def set_score(screen: Screen, genes: Sequence[int], *, groups: CellGroups) -> np.ndarray:
     """Score of a set in every cell, float64 (n_cells,); NaN where the controls show none of its genes.
 
     Genes are read one by one, so memory is a few values a cell whatever the size of the set. Those that the
@@ -165,10 +182,11 @@ def _tested(score: np.ndarray, groups: CellGroups) -> np.ndarray:
     if np.isnan(score).any():
         return result
     if groups.stratum is None:
-        u, ties, totals = rank_sums(score, groups.group, n)
-        p_value, log10_p = rank_sum_p(u, ties, sizes[:-1], sizes[-1])
+        u, ties, totals = rank_sums(score, groups.group, n=n)
+        p_value, log10_p = rank_sum_p(u, ties, n_pert=sizes[:-1], n_control=sizes[-1])
     else:
-        u, z, totals = stratified_rank_sums(score, groups.group, groups.stratum, groups.sizes_by_stratum())
+        by_batch = {"stratum": groups.stratum, "sizes": groups.sizes_by_stratum()}
+        u, z, totals = stratified_rank_sums(score, groups.group, **by_batch)
         p_value, log10_p = stratified_p(z)
     result[:3, :-1] = u, p_value, log10_p
     result[3] = totals / np.maximum(sizes, 1)

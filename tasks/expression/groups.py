@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tasks.random_streams import RandomStream
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -74,7 +76,7 @@ def perturbation_groups(
     """
     codes = cells["perturbation"].cat.set_categories(list(perturbations)).cat.codes.to_numpy(np.int32)
     group = np.where(cells["control"], len(perturbations), codes)
-    return CellGroups.make(perturbations, np.where(usable, group, -1), _divisor(cells, normalise))
+    return CellGroups.make(perturbations, np.where(usable, group, -1), divisors(cells, normalise=normalise))
 
 
 def false_perturbation_groups(
@@ -99,7 +101,7 @@ def false_perturbation_groups(
         None where there are too few control cells to hold any out.
     """
     control = np.flatnonzero(cells["control"].to_numpy() & usable)
-    rng = np.random.default_rng([seed, 1])
+    rng = np.random.default_rng([seed, RandomStream.FALSE_PERTURBATIONS])
     held_out: dict[str, np.ndarray] = {}
     if "guide" in cells and cells["guide"].iloc[control].nunique() > 1:
         rows_of = {name: control[rows] for name, rows in _rows_by(cells["guide"].iloc[control]).items()}
@@ -115,7 +117,7 @@ def false_perturbation_groups(
     group[control] = len(held_out)
     for index, name in enumerate(sorted(held_out)):
         group[held_out[name]] = index
-    return CellGroups.make(sorted(held_out), group, _divisor(cells, normalise))
+    return CellGroups.make(sorted(held_out), group, divisors(cells, normalise=normalise))
 
 
 def _up_to_half(pools: dict[str, np.ndarray], n_control: int, most: int) -> dict[str, np.ndarray]:
@@ -147,7 +149,11 @@ def _rows_by(names: pd.Series) -> dict[str, np.ndarray]:
     return names.reset_index(drop=True).astype(str).groupby(names.astype(str).to_numpy()).indices
 
 
-def _divisor(cells: pd.DataFrame, normalise: str) -> np.ndarray:
+def divisors(cells: pd.DataFrame, *, normalise: str) -> np.ndarray:
+    """What the counts of each cell are divided by, float64 (n_cells,).
+
+    ``cells`` has ``library_size``; ``normalise`` is ``library`` or ``none``.
+    """
     library = cells["library_size"].to_numpy(np.float64)
     # A cell without counts has only zeros; any divisor leaves them.
     return np.maximum(library, 1.0) if normalise == "library" else np.ones(len(cells))

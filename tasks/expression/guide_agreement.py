@@ -11,7 +11,16 @@ import pandas as pd
 from distributed import Client
 
 from storage.screens import Screen
-from tasks.expression.blocks import BlockLedger, block_id, read_block, run_blocks, shared, write_block
+from tasks.expression.blocks import (
+    BlockLedger,
+    GeneSpan,
+    Unit,
+    gene_spans,
+    run_blocks,
+    shared,
+    write_block,
+)
+from tasks.expression.groups import divisors
 
 #: What is counted for each perturbation, in the order of a block's rows.
 COUNTS = ("de_compared", "de_agree", "not_de_compared", "not_de_agree")
@@ -63,19 +72,18 @@ def guide_groups(
     guide = cells["guide"].cat.codes.to_numpy(np.int64)
     used = np.flatnonzero(usable & ~control & (pert >= 0))
     n_guides = len(cells["guide"].cat.categories)
-    pairs, place, sizes = np.unique(
+    pairs, pair_of_cell, sizes = np.unique(
         pert[used] * n_guides + guide[used], return_inverse=True, return_counts=True
     )
     kept = sizes >= min_cells
     number = np.where(kept, np.cumsum(kept) - 1, -1).astype(np.int32)
     group = np.full(len(cells), -1, np.int32)
-    group[used] = number[place]
+    group[used] = number[pair_of_cell]
     group[control & usable] = kept.sum()
-    library = np.maximum(cells["library_size"].to_numpy(np.float64), 1)
     return GuideGroups(
         pairs[kept] // n_guides,
         group,
-        library if normalise == "library" else np.ones(len(cells)),
+        divisors(cells, normalise=normalise),
         np.append(sizes[kept], (control & usable).sum()).astype(np.int64),
     )
 
@@ -83,9 +91,9 @@ def guide_groups(
 def guide_agreement(
     store: Path,
     groups: GuideGroups,
+    *,
     calls: np.ndarray,
     blocks_folder: Path,
-    *,
     client: Client,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[pd.DataFrame, BlockLedger]:
@@ -107,23 +115,24 @@ def guide_agreement(
         and of which the controls have any UMI. The ledger counts gene blocks.
     """
     guides = shared(client, groups)
-    units = []
-    for index, (first, last) in enumerate(Screen(store).gene_blocks()):
-        file = blocks_folder / f"{block_id(index)}.npy"
-        arguments = (str(store), str(file), first, last, guides, calls[:, first:last])
-        units.append((file, (len(COUNTS), len(calls)), arguments))
+    units = [
+        Unit(
+            span,
+            (len(COUNTS), len(calls)),
+            {"groups": guides, "calls": calls[:, span.first : span.last]},
+        )
+        for span in gene_spans(Screen(store), blocks_folder)
+    ]
     ledger = run_blocks(client, agreement_block, units, progress=progress)
-    total = sum(read_block(file, shape) for file, shape, _ in units)
+    total = sum(unit.file.read() for unit in units)
     table = pd.DataFrame(dict(zip(COUNTS, total, strict=True)))
     table.insert(0, "guides_compared", np.bincount(groups.owner, minlength=len(calls)))
     return table, ledger
 
 
-def agreement_block(
-    store: str, target: str, first: int, last: int, groups: GuideGroups, calls: np.ndarray
-) -> str:
+def agreement_block(span: GeneSpan, groups: GuideGroups, *, calls: np.ndarray) -> Path:
     """Count one block of genes; writes int64 (4, n_perturbations), rows as in `COUNTS`."""
-    sums = _sums_by_group(store, first, last, groups)
+    sums = _sums_by_group(span, groups)
     sizes = groups.sizes
     # Multiplied out, equal means of whole counts stay equal.
     side = np.sign(sums[:, :-1] * sizes[-1] - sums[:, -1:] * sizes[:-1]).astype(np.int64)
@@ -138,13 +147,13 @@ def agreement_block(
         kinds = (mine == 1, (mine == 0) & (sums[:, -1] > 0))
         counts = [part.sum(axis=1) for kind in kinds for part in (kind, kind & agree)]
         result[:, perturbation[several]] = counts
-    write_block(target, result)
-    return target
+    write_block(span.target, result)
+    return span.target
 
 
-def _sums_by_group(store: str, first: int, last: int, groups: GuideGroups) -> np.ndarray:
+def _sums_by_group(span: GeneSpan, groups: GuideGroups) -> np.ndarray:
     """Sums of the compared value, float64 (n_genes, n_guides + 1), controls last."""
-    block = Screen(store).read_genes(first, last)
+    block = span.read()
     n = len(groups.sizes)
     gene = np.repeat(np.arange(block.n_genes), np.diff(block.starts))
     group = groups.group[block.cells]

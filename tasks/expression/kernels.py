@@ -21,10 +21,10 @@ from numba import njit
 WON, FILLED, IN_RUN, RUN = range(4)
 #: Columns of a group's sums: what it adds to the controls' tie term, and its values.
 EXTRA, TOTAL = range(2)
-#: Cells of the distribution sort for each value; more cost memory, fewer leave more to mend.
-CELLS_A_VALUE = 2
+#: Buckets of the distribution sort for each value; more cost memory, fewer leave more to mend.
+BUCKETS_PER_VALUE = 2
 #: Moves a value after which mending the sort by insertion is given up.
-MOVES_A_VALUE = 24
+MOVES_PER_VALUE = 24
 
 
 @njit(cache=True, nogil=True)
@@ -64,24 +64,24 @@ def rank_sum_block(starts, cells, counts, group, library, sizes):
         control_ties = _sweep(ordered[:size], ordered_owners[:size], above, sums, tally)
         control_zeros = sizes[n] - tally[n, FILLED]
         totals[n, gene] = sums[n, TOTAL]
-        for one in range(n):
-            zeros = sizes[one] - tally[one, FILLED]
+        for index in range(n):
+            zeros = sizes[index] - tally[index, FILLED]
             block = float(zeros + control_zeros)
-            u[one, gene] = 0.5 * tally[one, WON] + (tally[one, FILLED] + 0.5 * zeros) * control_zeros
-            ties[one, gene] = control_ties + sums[one, EXTRA] + (block**3 - block)
-            totals[one, gene] = sums[one, TOTAL]
+            u[index, gene] = 0.5 * tally[index, WON] + (tally[index, FILLED] + 0.5 * zeros) * control_zeros
+            ties[index, gene] = control_ties + sums[index, EXTRA] + (block**3 - block)
+            totals[index, gene] = sums[index, TOTAL]
     return u, ties, totals
 
 
 @njit(cache=True, nogil=True)
 def _scratch(starts):
-    """Buffers for the gene with most values: values and owners, both again in order, and the sort's cells."""
+    """Buffers for the gene with most values: values and owners, both also in order, the sort's buckets."""
     longest = 0
     for gene in range(len(starts) - 1):
         longest = max(longest, starts[gene + 1] - starts[gene])
     values, ordered = np.empty(longest), np.empty(longest)
     owners, ordered_owners = np.empty(longest, np.uint32), np.empty(longest, np.uint32)
-    above, bounds = np.empty(longest, np.uint32), np.empty(CELLS_A_VALUE * longest + 2, np.uint32)
+    above, bounds = np.empty(longest, np.uint32), np.empty(BUCKETS_PER_VALUE * longest + 2, np.uint32)
     return values, ordered, owners, ordered_owners, above, bounds
 
 
@@ -102,7 +102,8 @@ def _sort_values(values, owners, ordered, ordered_owners, bounds):
     """Sort positive values, and their owners with them, into ``ordered`` and ``ordered_owners``.
 
     Values are counted and laid out by the leading bits of their floats; insertion mends the order inside a
-    cell. Different values that crowd into few cells (an outlier far away, say) are sorted in the general way.
+    bucket. Different values that crowd into few buckets (an outlier far away, say) are sorted in the general
+    way.
     """
     n = np.uint64(len(values))
     if n == 0:
@@ -111,21 +112,21 @@ def _sort_values(values, owners, ordered, ordered_owners, bounds):
     bits = values.view(np.uint64)
     low, high = bits.min(), bits.max()
     shift = np.uint64(0)
-    while (high >> shift) - (low >> shift) >= np.uint64(CELLS_A_VALUE) * n:
+    while (high >> shift) - (low >> shift) >= np.uint64(BUCKETS_PER_VALUE) * n:
         shift += one
     base = low >> shift
-    n_cells = (high >> shift) - base + one
-    bounds[: n_cells + one] = 0
+    n_buckets = (high >> shift) - base + one
+    bounds[: n_buckets + one] = 0
     for position in range(n):
         bounds[(bits[position] >> shift) - base + one] += 1
-    for cell in range(n_cells):
-        bounds[cell + one] += bounds[cell]
+    for bucket in range(n_buckets):
+        bounds[bucket + one] += bounds[bucket]
     for position in range(n):
-        cell = (bits[position] >> shift) - base
-        at = np.uint64(bounds[cell])
-        ordered[at] = values[position]
-        ordered_owners[at] = owners[position]
-        bounds[cell] += 1
+        bucket = (bits[position] >> shift) - base
+        slot = np.uint64(bounds[bucket])
+        ordered[slot] = values[position]
+        ordered_owners[slot] = owners[position]
+        bounds[bucket] += 1
     if not _mend(ordered, ordered_owners):
         order = np.argsort(values)
         for position in range(n):
@@ -136,7 +137,7 @@ def _sort_values(values, owners, ordered, ordered_owners, bounds):
 @njit(cache=True, nogil=True)
 def _mend(ordered, owners):
     """Insertion sort in place, for values nearly in order; False, and given up, where they are not."""
-    one, left = np.uint64(1), MOVES_A_VALUE * len(ordered)
+    one, left = np.uint64(1), MOVES_PER_VALUE * len(ordered)
     for position in range(one, np.uint64(len(ordered))):
         value = ordered[position]
         if ordered[position - one] > value:
@@ -237,15 +238,15 @@ def stratified_block(starts, cells, counts, group, stratum, library, sizes):
         size = _form_values(span.start, span.stop, cells, counts, group, library, values, owners)
         _note_batches(cells[span], group, stratum, batch)
         _by_batch(values[:size], owners[:size], batch[:size], apart, apart_owners, ends)
-        for one in range(n_strata):
-            here = slice(ends[one], ends[one + 1])
-            rows = ends[one + 1] - ends[one]
+        for number in range(n_strata):
+            here = slice(ends[number], ends[number + 1])
+            rows = ends[number + 1] - ends[number]
             _sort_values(apart[here], apart_owners[here], ordered[:rows], ordered_owners[:rows], bounds)
             ties = _sweep(ordered[:rows], ordered_owners[:rows], above, sums, tally)
             totals[:, gene] += sums[:, TOTAL]
-            controls = sizes[one, n]
+            controls = sizes[number, n]
             for index in range(n):
-                perturbed = sizes[one, index]
+                perturbed = sizes[number, index]
                 if perturbed == 0 or controls == 0:
                     continue
                 filled = tally[index, FILLED]
@@ -282,13 +283,13 @@ def _by_batch(values, owners, batch, apart, apart_owners, ends):
     ends[:] = 0
     for position in range(len(values)):
         ends[batch[position] + 1] += 1
-    for one in range(len(ends) - 1):
-        ends[one + 1] += ends[one]
+    for number in range(len(ends) - 1):
+        ends[number + 1] += ends[number]
     for position in range(len(values)):
-        at = ends[batch[position]]
-        apart[at] = values[position]
-        apart_owners[at] = owners[position]
-        ends[batch[position]] = at + 1
-    for one in range(len(ends) - 1, 0, -1):
-        ends[one] = ends[one - 1]
+        slot = ends[batch[position]]
+        apart[slot] = values[position]
+        apart_owners[slot] = owners[position]
+        ends[batch[position]] = slot + 1
+    for number in range(len(ends) - 1, 0, -1):
+        ends[number] = ends[number - 1]
     ends[0] = 0

@@ -22,10 +22,10 @@ MOST_PRIOR = 10.0
 def moderated_t(
     effect: np.ndarray,
     variance: np.ndarray,
+    *,
     pairs: np.ndarray,
     weight: np.ndarray,
     spread: np.ndarray,
-    *,
     measured: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Moderated t of one perturbation's genes, their p-values, and log10 of these.

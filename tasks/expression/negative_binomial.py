@@ -8,14 +8,18 @@ some ten milliseconds each, for screens of thousands of tests and not of million
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import brentq
 
-from storage.screens import Screen
-from tasks.expression.blocks import write_block
+from tasks.expression.blocks import GeneSpan, write_block
 from tasks.expression.moderation import student_p
 from tasks.expression.profiles import Profiles
+
+if TYPE_CHECKING:
+    from statsmodels.genmod.generalized_linear_model import GLMResults
 
 #: What a block's file holds for each group and gene, in this order.
 REGRESSION_FIELDS = ("t", "p_value", "log10_p_value")
@@ -43,29 +47,22 @@ class Comparison:
     offset: np.ndarray
 
     @classmethod
-    def of(cls, profiles: Profiles, one: int, shift: float) -> Comparison:
-        """Perturbation number ``one``; ``shift`` is log2, as most genes show it."""
-        mine = np.arange(profiles.first[one], profiles.first[one + 1])
+    def of(cls, profiles: Profiles, number: int, *, shift: float) -> Comparison:
+        """That of the perturbation with this number; ``shift`` is log2, as most genes show it."""
+        mine = np.arange(profiles.first[number], profiles.first[number + 1])
         controls = np.arange(profiles.first[-2], profiles.first[-1])
         shared = np.intersect1d(profiles.batch[mine], profiles.batch[controls])
         rows = np.concatenate([mine, controls])
         rows = rows[np.isin(profiles.batch[rows], shared)]
-        perturbed = (profiles.group[rows] == one).astype(np.float64)
+        perturbed = (profiles.group[rows] == number).astype(np.float64)
         levels = (profiles.batch[rows][:, None] == shared).astype(np.float64)
         offset = np.log(profiles.library[rows]) + perturbed * shift * np.log(2)
         return cls(rows, np.column_stack([levels, perturbed]), offset)
 
 
 def regression_block(
-    store: str,
-    target: str,
-    first: int,
-    last: int,
-    profiles: Profiles,
-    shifts: np.ndarray,
-    measured: np.ndarray,
-    min_umis: float,
-) -> str:
+    span: GeneSpan, profiles: Profiles, *, shifts: np.ndarray, measured: np.ndarray, min_umis: float
+) -> Path:
     """Regress one block of genes and write (3, n, n_genes) float64, fields as in `REGRESSION_FIELDS`.
 
     Parameters
@@ -77,24 +74,24 @@ def regression_block(
     min_umis
         UMIs that have to be expected on average in a perturbed profile; genes with fewer get NaN.
     """
-    block = Screen(store).read_genes(first, last)
+    block = span.read()
     n, n_profiles = len(shifts), len(profiles.group)
-    comparisons = [Comparison.of(profiles, one, shifts[one]) for one in range(n)]
+    comparisons = [Comparison.of(profiles, number, shift=shifts[number]) for number in range(n)]
     result = np.full((len(REGRESSION_FIELDS), n, block.n_genes), np.nan)
     for gene in range(block.n_genes):
-        span = slice(block.starts[gene], block.starts[gene + 1])
-        profile = profiles.profile[block.cells[span]]
+        values = slice(block.starts[gene], block.starts[gene + 1])
+        profile = profiles.profile[block.cells[values]]
         kept = profile >= 0
-        sums = np.bincount(profile[kept], block.counts[span][kept].astype(np.float64), n_profiles)
-        for one in np.flatnonzero(measured[:, gene]):
-            rows = comparisons[one].rows
-            library, perturbed = profiles.library[rows], comparisons[one].design[:, -1] > 0
+        sums = np.bincount(profile[kept], block.counts[values][kept].astype(np.float64), n_profiles)
+        for number in np.flatnonzero(measured[:, gene]):
+            rows = comparisons[number].rows
+            library, perturbed = profiles.library[rows], comparisons[number].design[:, -1] > 0
             expected = sums[rows].sum() / library.sum() * library[perturbed].mean()
             if expected >= min_umis and sums[rows].sum() > 0:
-                t, degrees = regression_t(sums[rows], comparisons[one])
-                result[:, one, gene] = t, *student_p(np.array(t), np.array(float(degrees)))
-    write_block(target, result)
-    return target
+                t, degrees = regression_t(sums[rows], comparisons[number])
+                result[:, number, gene] = t, *student_p(np.array(t), np.array(float(degrees)))
+    write_block(span.target, result)
+    return span.target
 
 
 def regression_t(counts: np.ndarray, comparison: Comparison) -> tuple[float, int]:
@@ -133,27 +130,30 @@ def regression_t(counts: np.ndarray, comparison: Comparison) -> tuple[float, int
         # One side has no counts: its expectation is 0, its likelihood 1, and the other side is the fit.
         part = perturbed == (total > 0)
         full = levels
-    dispersion, fitted = _dispersion(counts[part], full[part], offset[part], degrees)
-    without = _fit(counts, levels, offset, dispersion)
+    dispersion, fitted = _dispersion(counts[part], full[part], offset=offset[part], degrees=degrees)
+    without = _fit(counts, levels, offset=offset, dispersion=dispersion)
     ratio = max(2 * (fitted.llf - without.llf), 0.0)
     more = fitted.params[-1] > 0 if full is not levels else total > 0
     return float(np.sqrt(ratio) if more else -np.sqrt(ratio)), degrees
 
 
-def _dispersion(counts, design, offset, degrees: int):
+def _dispersion(
+    counts: np.ndarray, design: np.ndarray, *, offset: np.ndarray, degrees: int
+) -> tuple[float, GLMResults]:
     """Dispersion and means in turn until Pearson's statistic is its degrees of freedom, and the last fit."""
-    dispersion, fitted = 0.0, _fit(counts, design, offset, 0.0)
+    dispersion, fitted = 0.0, _fit(counts, design, offset=offset, dispersion=0.0)
     for _ in range(MOST_REFITS):
-        before, dispersion = dispersion, _by_moments(counts, fitted.mu, degrees)
+        before, dispersion = dispersion, _by_moments(counts, fitted.mu, degrees=degrees)
         if dispersion == before:
             break
-        fitted = _fit(counts, design, offset, dispersion, start=fitted.params)
+        fitted = _fit(counts, design, offset=offset, dispersion=dispersion, start=fitted.params)
         if abs(dispersion - before) <= CLOSE * dispersion:
             break
     return dispersion, fitted
 
 
-def _by_moments(counts: np.ndarray, mean: np.ndarray, degrees: int) -> float:
+def _by_moments(counts: np.ndarray, mean: np.ndarray, *, degrees: int) -> float:
+    """The dispersion at which Pearson's statistic of counts about their means is its degrees of freedom."""
     square = (counts - mean) ** 2
 
     def above(dispersion: float) -> float:
@@ -164,7 +164,15 @@ def _by_moments(counts: np.ndarray, mean: np.ndarray, degrees: int) -> float:
     return brentq(above, 0.0, LARGEST_DISPERSION) if above(LARGEST_DISPERSION) < 0 else LARGEST_DISPERSION
 
 
-def _fit(counts, design, offset, dispersion: float, *, start=None):
+def _fit(
+    counts: np.ndarray,
+    design: np.ndarray,
+    *,
+    offset: np.ndarray,
+    dispersion: float,
+    start: np.ndarray | None = None,
+) -> GLMResults:
+    """Regress counts at a given dispersion; 0 is Poisson's."""
     # Takes a second to import, and only this test needs it.
     import statsmodels.api as sm
 

@@ -7,7 +7,7 @@ from scipy.special import log_ndtr, ndtr
 
 
 def rank_sum_p(
-    u: np.ndarray, ties: np.ndarray, n_pert: np.ndarray, n_control
+    u: np.ndarray, ties: np.ndarray, *, n_pert: np.ndarray, n_control: np.ndarray | int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Two-sided p-values of U statistics, and their log10, which stays exact below 1e-300.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from numba import njit
 
-from storage.screens import Screen
-from tasks.expression.blocks import write_block
+from tasks.expression.blocks import GeneSpan, write_block
 from tasks.expression.groups import CellGroups
 from tasks.expression.profiles import Profiles
 
@@ -19,29 +20,39 @@ PRIOR_COUNT = 0.5
 
 
 def paired_block(
-    store: str,
-    target: str,
-    first: int,
-    last: int,
-    groups: CellGroups,
-    profiles: Profiles,
-    min_umis: float,
-    scale: float,
-) -> str:
+    span: GeneSpan, groups: CellGroups, *, profiles: Profiles, min_umis: float, scale: float
+) -> Path:
     """Compare one block of genes batch by batch and write (5, n_groups + 1, n_genes) float64.
 
-    Fields are as in `PAIRED_FIELDS`; see `paired_differences`.
+    Fields are as in `PAIRED_FIELDS`, means times ``scale``; see `paired_differences`.
+
+    Parameters
+    ----------
+    profiles
+        One profile a perturbation and batch.
+    min_umis
+        UMIs to be expected in both profiles of a batch that counts.
     """
-    block = Screen(store).read_genes(first, last)
-    values = (block.starts, block.cells, block.counts, groups.group, groups.library)
-    design = (profiles.profile, profiles.first, profiles.batch, profiles.library, profiles.control_of_batch)
+    block = span.read()
     result = np.full((len(PAIRED_FIELDS), len(groups.sizes), block.n_genes), np.nan)
-    effect, variance, pairs, weight, totals, squares = paired_differences(*values, *design, min_umis)
+    effect, variance, pairs, weight, totals, squares = paired_differences(
+        block.starts,
+        block.cells,
+        counts=block.counts,
+        group=groups.group,
+        library=groups.library,
+        profile=profiles.profile,
+        first=profiles.first,
+        batch=profiles.batch,
+        profile_library=profiles.library,
+        control_of_batch=profiles.control_of_batch,
+        min_umis=min_umis,
+    )
     result[0, :-1], result[1, :-1], result[2, :-1], result[3, :-1] = effect, variance, pairs, weight
     result[4] = totals / np.maximum(groups.sizes, 1)[:, None] * scale
     result[0, -1] = _spread(totals[-1], squares, groups.sizes[-1])
-    write_block(target, result)
-    return target
+    write_block(span.target, result)
+    return span.target
 
 
 def _spread(total: np.ndarray, square: np.ndarray, n: int) -> np.ndarray:
@@ -106,9 +117,9 @@ def paired_differences(
                 totals[group[cell], gene] += value
                 if group[cell] == n:
                     squares[gene] += value * value
-        for one in range(n):
+        for index in range(n):
             used = 0
-            for mine in range(first[one], first[one + 1]):
+            for mine in range(first[index], first[index + 1]):
                 control = control_of_batch[batch[mine]]
                 if control < 0:
                     continue
@@ -121,10 +132,10 @@ def paired_differences(
                 weights[used] = here * there / (here + there)
                 used += 1
             if used > 0:
-                weight[one, gene] = weights[:used].sum()
-                effect[one, gene] = (weights[:used] * difference[:used]).sum() / weight[one, gene]
+                weight[index, gene] = weights[:used].sum()
+                effect[index, gene] = (weights[:used] * difference[:used]).sum() / weight[index, gene]
             if used > 1:
-                apart = difference[:used] - effect[one, gene]
-                variance[one, gene] = (weights[:used] * apart**2).sum() / (used - 1)
-            pairs[one, gene] = used
+                apart = difference[:used] - effect[index, gene]
+                variance[index, gene] = (weights[:used] * apart**2).sum() / (used - 1)
+            pairs[index, gene] = used
     return effect, variance, pairs, weight, totals, squares

@@ -52,8 +52,8 @@ class Profiles:
         cut = pd.DataFrame(keys)[used].groupby(list(keys), sort=True)
         profile = np.full(len(used), -1, np.int32)
         profile[used] = cut.ngroup()
-        found = cut.size().index
-        group, batch = (found.get_level_values(name).to_numpy(np.int32) for name in ("group", "batch"))
+        keys_of = cut.size().index
+        group, batch = (keys_of.get_level_values(name).to_numpy(np.int32) for name in ("group", "batch"))
         first = np.searchsorted(group, np.arange(len(groups.sizes) + 1)).astype(np.int64)
         library = np.bincount(profile[used], groups.library[used], minlength=len(group))
         return cls(profile, group, batch, library, first)
@@ -64,9 +64,9 @@ class Profiles:
 
         Where controls have several profiles in a batch, the last of them.
         """
-        found = np.full(int(self.batch.max(initial=0)) + 1, -1, np.int64)
-        found[self.batch[self.first[-2] :]] = np.arange(self.first[-2], self.first[-1])
-        return found
+        profiles = np.full(int(self.batch.max(initial=0)) + 1, -1, np.int64)
+        profiles[self.batch[self.first[-2] :]] = np.arange(self.first[-2], self.first[-1])
+        return profiles
 
     def paired_batches(self) -> np.ndarray:
         """Batches in which a perturbation and controls both have cells, int64 (n,)."""
@@ -83,11 +83,11 @@ class Profiles:
         n = len(self.first) - 2
         perturbed, left = np.zeros(n, np.int64), np.zeros(n, np.int64)
         controls = np.bincount(self.batch[self.first[-2] :], minlength=len(self.control_of_batch))
-        for one in range(n):
-            mine = slice(self.first[one], self.first[one + 1])
+        for index in range(n):
+            mine = slice(self.first[index], self.first[index + 1])
             batches = np.unique(self.batch[mine][shared[mine]])
-            perturbed[one] = shared[mine].sum()
-            left[one] = perturbed[one] + controls[batches].sum() - len(batches) - 1
+            perturbed[index] = shared[mine].sum()
+            left[index] = perturbed[index] + controls[batches].sum() - len(batches) - 1
         return perturbed, left
 
 
@@ -127,11 +127,11 @@ def why_no_regression(profiles: Profiles) -> list[str]:
     reasons = []
     for perturbed, left in zip(*profiles.residual(), strict=True):
         if perturbed < LEAST_PERTURBED:
-            found = f"{perturbed} profiles (batch x guide) beside controls"
-            reasons.append(f"{found}, the regression needs {LEAST_PERTURBED}")
+            few = f"{perturbed} profiles (batch x guide) beside controls"
+            reasons.append(f"{few}, the regression needs {LEAST_PERTURBED}")
         elif left < LEAST_RESIDUAL:
-            found = f"{left} residual degrees of freedom from its and the controls' profiles"
-            reasons.append(f"{found}, the regression needs {LEAST_RESIDUAL}")
+            few = f"{left} residual degrees of freedom from its and the controls' profiles"
+            reasons.append(f"{few}, the regression needs {LEAST_RESIDUAL}")
         else:
             reasons.append("")
     return reasons

@@ -13,15 +13,24 @@ from scipy import sparse
 
 from storage.atomic import atomic_path
 from storage.screens import Screen
-from tasks.expression.blocks import BlockLedger, block_id, read_block, run_blocks, shared, write_block
+from tasks.expression.blocks import (
+    BlockFile,
+    BlockLedger,
+    GeneSpan,
+    Unit,
+    gene_spans,
+    run_blocks,
+    shared,
+    write_block,
+)
 
 
 def pseudobulk(
     store: Path,
     usable: np.ndarray,
+    *,
     blocks_folder: Path,
     target: Path,
-    *,
     client: Client,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[int, BlockLedger]:
@@ -41,13 +50,10 @@ def pseudobulk(
 
     screen = Screen(store)
     profiles, profile = _profiles(screen, usable)
-    profile_of_cells = shared(client, profile)
-    units = []
-    for index, (first, last) in enumerate(screen.gene_blocks()):
-        file = blocks_folder / f"{block_id(index)}.npy"
-        units.append((file, (3, None), (str(store), str(file), first, last, profile_of_cells, len(profiles))))
+    arguments = {"profile": shared(client, profile), "n_profiles": len(profiles)}
+    units = [Unit(span, (3, None), arguments) for span in gene_spans(screen, blocks_folder)]
     ledger = run_blocks(client, sum_block, units, progress=progress)
-    sums = _joined([(file, shape) for file, shape, _ in units], (len(profiles), screen.n_genes))
+    sums = _joined([unit.file for unit in units], (len(profiles), screen.n_genes))
     result = anndata.AnnData(X=sums, obs=profiles, var=pd.DataFrame(index=screen.genes.astype(str)))
     with atomic_path(target) as temporary:
         # Fast both ways; gzip took longer than all the rest.
@@ -55,18 +61,18 @@ def pseudobulk(
     return len(profiles), ledger
 
 
-def sum_block(store: str, target: str, first: int, last: int, profile: np.ndarray, n_profiles: int) -> str:
+def sum_block(span: GeneSpan, profile: np.ndarray, *, n_profiles: int) -> Path:
     """Sum one block of genes over the cells of each profile.
 
     Writes integers (3, n_sums): gene, profile and sum of every pair that has any UMIs; with many batches most
     have none.
     """
-    block = Screen(store).read_genes(first, last)
-    sums = _sums(block.starts, block.cells, block.counts, profile, n_profiles)
-    sums[0] += first
+    block = span.read()
+    sums = _sums(block.starts, block.cells, counts=block.counts, profile=profile, n_profiles=n_profiles)
+    sums[0] += span.first
     fits = sums.max(initial=0) <= np.iinfo(np.int32).max
-    write_block(target, sums.astype(np.int32) if fits else sums)
-    return target
+    write_block(span.target, sums.astype(np.int32) if fits else sums)
+    return span.target
 
 
 @njit(cache=True, nogil=True)
@@ -80,32 +86,32 @@ def _sums(starts, cells, counts, profile, n_profiles):
     size = 0
     for gene in range(n_genes):
         for position in range(np.uint64(starts[gene]), np.uint64(starts[gene + 1])):
-            one = profile[np.uint64(cells[position])]
-            if one >= 0:
-                total[np.uint64(one)] += counts[position]
-        for one in range(n_profiles):
-            if total[one] > 0:
-                sums[0, size], sums[1, size], sums[2, size] = gene, one, total[one]
-                total[one] = 0
+            owner = profile[np.uint64(cells[position])]
+            if owner >= 0:
+                total[np.uint64(owner)] += counts[position]
+        for owner in range(n_profiles):
+            if total[owner] > 0:
+                sums[0, size], sums[1, size], sums[2, size] = gene, owner, total[owner]
+                total[owner] = 0
                 size += 1
     return sums[:, :size]
 
 
-def _joined(files: list[tuple[Path, tuple]], shape: tuple[int, int]) -> sparse.csr_matrix:
+def _joined(files: list[BlockFile], shape: tuple[int, int]) -> sparse.csr_matrix:
     """Put the blocks' sums together, a block in memory at a time; they come gene by gene."""
     lengths, size, dtypes = np.zeros(shape[1], np.int64), 0, set()
     for file in files:
-        block = read_block(*file)
+        block = file.read()
         lengths += np.bincount(block[0], minlength=shape[1])
         size += block.shape[1]
         dtypes.add(block.dtype)
     rows, sums = np.empty(size, np.int32), np.empty(size, max(dtypes))
-    at = 0
+    filled = 0
     for file in files:
-        block = read_block(*file)
-        here = slice(at, at + block.shape[1])
+        block = file.read()
+        here = slice(filled, filled + block.shape[1])
         rows[here], sums[here] = block[1], block[2]
-        at = here.stop
+        filled = here.stop
     starts = np.concatenate([[0], np.cumsum(lengths)])
     return sparse.csc_matrix((sums, rows, starts), shape=shape).tocsr()
 

@@ -10,6 +10,9 @@ import numpy as np
 from tasks.expression.blocks import BlockFile
 from tasks.expression.moderation import moderated_t
 
+#: Numbers of perturbations; -1 are the controls.
+Rows = Sequence[int] | np.ndarray
+
 
 class Tested(NamedTuple):
     """Some perturbations' tests, float64 (n_rows, n_genes) each; NaN where none was done."""
@@ -20,9 +23,9 @@ class Tested(NamedTuple):
 
 
 class Results(Protocol):
-    """What the table of tests is put together from; rows are perturbations, -1 the controls."""
+    """What the table of tests is put together from."""
 
-    def means(self, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+    def means(self, rows: Rows) -> np.ndarray:
         """Mean expression of groups, float64 (len(rows), n_genes)."""
         ...
 
@@ -37,11 +40,11 @@ class RankSumResults:
     def __init__(self, blocks: Sequence[BlockFile]):
         self._blocks = blocks
 
-    def means(self, rows) -> np.ndarray:
+    def means(self, rows: Rows) -> np.ndarray:
         """See `Results`."""
         return _joined(self._blocks, 3, rows)
 
-    def tests(self, rows, measured) -> Tested:
+    def tests(self, rows: np.ndarray, measured: np.ndarray) -> Tested:
         """See `Results`."""
         return _masked([_joined(self._blocks, field, rows) for field in range(3)], measured)
 
@@ -53,22 +56,29 @@ class PairedResults:
         self._blocks = blocks
         self._spread = _joined(blocks, 0, [-1])[0]
 
-    def means(self, rows) -> np.ndarray:
+    def means(self, rows: Rows) -> np.ndarray:
         """See `Results`."""
         return _joined(self._blocks, 4, rows)
 
-    def shifts(self, rows, measured) -> np.ndarray:
+    def shifts(self, rows: np.ndarray, measured: np.ndarray) -> np.ndarray:
         """Median log2 difference over a perturbation's genes, float64 (len(rows),); 0 without any."""
         effects = _joined(self._blocks, 0, rows)
         kept = [values[passed & ~np.isnan(values)] for values, passed in zip(effects, measured, strict=True)]
         return np.array([np.median(values) if len(values) else 0.0 for values in kept])
 
-    def tests(self, rows, measured) -> Tested:
+    def tests(self, rows: np.ndarray, measured: np.ndarray) -> Tested:
         """See `Results`."""
-        fields = np.stack([_joined(self._blocks, field, rows) for field in range(4)], axis=1)
+        effect, variance, pairs, weight = (_joined(self._blocks, field, rows) for field in range(4))
         tested = [
-            moderated_t(*values, self._spread, measured=passed)
-            for values, passed in zip(fields, measured, strict=True)
+            moderated_t(
+                effect[row],
+                variance[row],
+                pairs=pairs[row],
+                weight=weight[row],
+                spread=self._spread,
+                measured=measured[row],
+            )
+            for row in range(len(rows))
         ]
         return Tested(*(np.stack(column) for column in zip(*tested, strict=True)))
 
@@ -79,16 +89,17 @@ class RegressionResults:
     def __init__(self, blocks: Sequence[BlockFile], paired: PairedResults):
         self._blocks, self._paired = blocks, paired
 
-    def means(self, rows) -> np.ndarray:
+    def means(self, rows: Rows) -> np.ndarray:
         """See `Results`."""
         return self._paired.means(rows)
 
-    def tests(self, rows, measured) -> Tested:
+    def tests(self, rows: np.ndarray, measured: np.ndarray) -> Tested:
         """See `Results`."""
         return _masked([_joined(self._blocks, field, rows) for field in range(3)], measured)
 
 
-def _joined(blocks: Sequence[BlockFile], field: int, rows) -> np.ndarray:
+def _joined(blocks: Sequence[BlockFile], field: int, rows: Rows) -> np.ndarray:
+    """One of the blocks' fields for some rows and all genes."""
     return np.concatenate([block[field][rows] for block in blocks], axis=1)
 
 

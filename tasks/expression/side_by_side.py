@@ -39,12 +39,12 @@ def call_codes(
         int8 (n_perturbations, n_genes), one byte a pair whatever the table's size.
     """
     codes = np.full((len(perturbations), len(genes)), NOT_TESTED, np.int8)
-    row_of, place = {name: row for row, name in enumerate(perturbations)}, pd.Index(genes)
+    row_of, columns = {name: row for row, name in enumerate(perturbations)}, pd.Index(genes)
     for name, rows in tests:
         if name in row_of:
-            done = rows[rows["p_value"].notna()]
-            calls = called(done, fdr=fdr, min_log2_fold_change=min_log2_fold_change)
-            codes[row_of[name], place.get_indexer(done["gene"])] = calls
+            tested = rows[rows["p_value"].notna()]
+            calls = called(tested, fdr=fdr, min_log2_fold_change=min_log2_fold_change)
+            codes[row_of[name], columns.get_indexer(tested["gene"])] = calls
     return codes
 
 

@@ -63,7 +63,7 @@ def build_store(
     if not 0 <= min_string_score <= 1000:
         problems.append(f"STRING's score is from 0 to 1000; found {min_string_score}")
     if not collected.links and not problems:
-        left = ", ".join(given.name for _, given in collected.left_out)
+        left = ", ".join(file.name for _, file in collected.left_out)
         problems.append("no file with links" + (f"; left out for their licence: {left}" if left else ""))
     if problems:
         raise InputError("knowledge", problems)
@@ -85,23 +85,23 @@ def build_store(
 def _read_all(collected: Collected, names: GeneNames, reading: Reading) -> list[ReadFile]:
     """Read and merge every file, links between genes first; all that is wrong within them in one message."""
     read, problems = [], []
-    for source, given in collected.links:
+    for source, file in collected.links:
         try:
-            links = source.read(given, reading)
+            links = source.read(file, reading)
         except InputError as error:
-            problems += [f"{given.name}: {problem}" for problem in error.problems]
+            problems += [f"{file.name}: {problem}" for problem in error.problems]
             continue
         merged = merge_links(links, names, keeps_unknown=source.keeps_unknown)
         if merged.frame.empty:
             why = _reasons(merged, names)
-            problems.append(f"{given.name}: none of its {links.read:,} rows is left ({why})")
+            problems.append(f"{file.name}: none of its {links.read:,} rows is left ({why})")
             continue
-        read.append(ReadFile(source, given, merged, links.read, links.terms, links.release))
-    if not problems and not any(one.kind == GENE_GENE for one in read):
+        read.append(ReadFile(source, file, merged, links.read, links.terms, links.release))
+    if not problems and not any(entry.kind == GENE_GENE for entry in read):
         problems.append("no links between genes; at least one list of them is needed")
     if problems:
         raise InputError("knowledge", problems)
-    return sorted(read, key=lambda one: (one.kind, one.given.name))
+    return sorted(read, key=lambda entry: (entry.kind, entry.file.name))
 
 
 def _reasons(merged: Merged, names: GeneNames) -> str:

@@ -13,9 +13,9 @@ from storage.knowledge_store import is_store
 from tasks.knowledge.gene_names import GENES_TABLE, HGNC_COLUMNS, HGNC_FILE, SYMBOL_TABLES
 from tasks.knowledge.sources import is_beside, source_of
 from tasks.knowledge.sources.delimited import column_problems
-from tasks.knowledge.sources.given import Given, files_in
 from tasks.knowledge.sources.parquet_tables import TEXT_TABLE, schema_problems
 from tasks.knowledge.sources.protocol import Reading, Source, is_noncommercial
+from tasks.knowledge.sources.source_file import SourceFile, files_in
 
 #: Texts about genes and names of terms.
 TEXTS = re.compile(rf"^({re.escape(TEXT_TABLE)}|terms_.*\.parquet)$")
@@ -44,15 +44,17 @@ class Collected:
         Files of a folder or archive that no reader is for.
     """
 
-    links: list[tuple[Source, Given]] = field(default_factory=list)
+    links: list[tuple[Source, SourceFile]] = field(default_factory=list)
     symbol_tables: list[Path] = field(default_factory=list)
-    hgnc: Given | None = None
+    hgnc: SourceFile | None = None
     copied: list[Path] = field(default_factory=list)
-    left_out: list[tuple[str, Given]] = field(default_factory=list)
-    not_read: list[Given] = field(default_factory=list)
+    left_out: list[tuple[str, SourceFile]] = field(default_factory=list)
+    not_read: list[SourceFile] = field(default_factory=list)
 
 
-def collect(paths: Sequence[Path], *, noncommercial: bool) -> tuple[Collected, tuple[Given, ...], list[str]]:
+def collect(
+    paths: Sequence[Path], *, noncommercial: bool
+) -> tuple[Collected, tuple[SourceFile, ...], list[str]]:
     """Sort the files of some paths; gives them, all files, and what is wrong so far."""
     collected, files, problems = Collected(), [], []
     for path in paths:
@@ -62,13 +64,13 @@ def collect(paths: Sequence[Path], *, noncommercial: bool) -> tuple[Collected, t
         found, wrong = files_in(path)
         files += found
         problems += wrong
-    for given in files:
+    for file in files:
         try:
-            problems += _sort(given, collected, noncommercial)
+            problems += _sort(file, collected, noncommercial)
         except InputError as error:
-            problems += [f"{given.name}: {problem}" for problem in error.problems]
+            problems += [f"{file.name}: {problem}" for problem in error.problems]
     collected.links.sort(key=lambda pair: pair[1].name)
-    names = Counter(given.name for given in files)
+    names = Counter(file.name for file in files)
     problems += [f"{name} is given {n} times" for name, n in sorted(names.items()) if n > 1]
     return collected, tuple(files), problems
 
@@ -76,12 +78,12 @@ def collect(paths: Sequence[Path], *, noncommercial: bool) -> tuple[Collected, t
 def check_files(collected: Collected, reading: Reading) -> list[str]:
     """What is wrong with the beginnings of all files, in sentences that name the file."""
     problems = []
-    for source, given in collected.links:
+    for source, file in collected.links:
         try:
-            found = source.problems(given, reading)
+            found = source.problems(file, reading)
         except InputError as error:
             found = list(error.problems)
-        problems += [f"{given.name}: {problem}" for problem in found]
+        problems += [f"{file.name}: {problem}" for problem in found]
     for path in collected.symbol_tables:
         problems += schema_problems(path, SYMBOL_TABLES[path.name])
     if collected.hgnc is not None:
@@ -92,28 +94,28 @@ def check_files(collected: Collected, reading: Reading) -> list[str]:
     return problems
 
 
-def _sort(given: Given, collected: Collected, noncommercial: bool) -> list[str]:
+def _sort(file: SourceFile, collected: Collected, noncommercial: bool) -> list[str]:
     """Put one file where it belongs."""
-    name = given.own_name.lower()
+    name = file.own_name.lower()
     if HGNC_FILE.search(name):
         if collected.hgnc is not None:
-            return [f"{collected.hgnc.name} and {given.name} are two lists of genes; give one"]
-        collected.hgnc = given
-    elif not given.member and name in SYMBOL_TABLES:
-        collected.symbol_tables.append(given.path)
-    elif not given.member and TEXTS.search(name):
+            return [f"{collected.hgnc.name} and {file.name} are two lists of genes; give one"]
+        collected.hgnc = file
+    elif not file.member and name in SYMBOL_TABLES:
+        collected.symbol_tables.append(file.path)
+    elif not file.member and TEXTS.search(name):
         # Names of complexes are under the licence of the complexes.
         if noncommercial or not is_noncommercial("", name):
-            collected.copied.append(given.path)
+            collected.copied.append(file.path)
         else:
-            collected.left_out.append(("", given))
-    elif (source := source_of(given)) is not None:
-        if noncommercial or not is_noncommercial(source.database(given), given.name):
-            collected.links.append((source, given))
+            collected.left_out.append(("", file))
+    elif (source := source_of(file)) is not None:
+        if noncommercial or not is_noncommercial(source.database(file), file.name):
+            collected.links.append((source, file))
         else:
-            collected.left_out.append((source.database(given), given))
-    elif not is_beside(given):
-        if given.named and not given.member:
-            return [f"{given.name}: neither its name nor its first line is that of a known format ({KNOWN})"]
-        collected.not_read.append(given)
+            collected.left_out.append((source.database(file), file))
+    elif not is_beside(file):
+        if file.named and not file.member:
+            return [f"{file.name}: neither its name nor its first line is that of a known format ({KNOWN})"]
+        collected.not_read.append(file)
     return []

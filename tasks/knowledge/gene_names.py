@@ -11,7 +11,7 @@ from typing import Self
 import pandas as pd
 
 from storage.tables import read_frame
-from tasks.knowledge.sources.given import Given
+from tasks.knowledge.sources.source_file import SourceFile
 
 GENES_TABLE, ALIASES_TABLE = "hgnc_genes.parquet", "symbol_aliases.parquet"
 BENCHMARK_TABLE = "benchmark_symbol_map.parquet"
@@ -80,9 +80,9 @@ class GeneNames:
         current = set(self.genes["symbol"])
         return [self._resolve(name, ids.get(name, ""), current) for name in names]
 
-    def _resolve(self, name: str, given: str, current: set[str]) -> str | None:
-        if given in self.ids:
-            return self.ids[given]
+    def _resolve(self, name: str, other_id: str, current: set[str]) -> str | None:
+        if other_id in self.ids:
+            return self.ids[other_id]
         if name in current:
             return name
         if self.aliases.get(name) in current:
@@ -91,7 +91,7 @@ class GeneNames:
         return self.ids.get(f"{form}:{_bare(name, form)}") if form else None
 
 
-def read_symbol_tables(tables: Iterable[Path], hgnc: Given | None = None) -> dict[str, pd.DataFrame]:
+def read_symbol_tables(tables: Iterable[Path], hgnc: SourceFile | None = None) -> dict[str, pd.DataFrame]:
     """Read the Parquet tables of symbols, or HGNC's own file in place of them, by name of table."""
     frames = {path.name: read_frame(path) for path in tables}
     if hgnc is not None:
@@ -140,9 +140,9 @@ def _ids(genes: pd.DataFrame) -> dict[str, str]:
     return ids
 
 
-def _read_hgnc(given: Given) -> dict[str, pd.DataFrame]:
+def _read_hgnc(file: SourceFile) -> dict[str, pd.DataFrame]:
     """HGNC's own file as the two Parquet tables; an alias of several genes is chosen for none."""
-    with given.open_text() as text:
+    with file.open_text() as text:
         genes = pd.read_csv(text, sep="\t", dtype=str, keep_default_na=False, low_memory=False)
     parts = []
     for rank, column in enumerate(("prev_symbol", "alias_symbol")):

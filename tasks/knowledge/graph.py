@@ -114,8 +114,3 @@ class KnowledgeGraph:
     def resolve(self, symbols: Iterable[str]) -> np.ndarray:
         """Position of each symbol among ``genes``, int64 [n]; -1 where it is unknown."""
         return self.symbols.resolve(symbols)
-
-    def unresolved(self, symbols: Iterable[str]) -> list[str]:
-        """Return the symbols that lead to no gene of the graph, sorted, each once."""
-        names = sorted(set(map(str, symbols)))
-        return [name for name, at in zip(names, self.resolve(names), strict=True) if at < 0]

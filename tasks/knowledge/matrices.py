@@ -51,10 +51,10 @@ def make_graph(
 ) -> KnowledgeGraph:
     """Put lists of links, in order of their files' names, into one graph."""
     names: set[str] = set()
-    for one in edges:
-        names.update(one.frame["source"].cat.categories, one.frame["target"].cat.categories)
-    for one in terms:
-        names.update(one.frame["source"].cat.categories)
+    for listed in edges:
+        names.update(listed.frame["source"].cat.categories, listed.frame["target"].cat.categories)
+    for listed in terms:
+        names.update(listed.frame["source"].cat.categories)
     symbols = SymbolIndex.build(names, aliases)
     incidence, term_ids, term_relations = _incidence(symbols, terms, max_term_genes)
     return KnowledgeGraph(
@@ -64,9 +64,9 @@ def make_graph(
         terms=term_ids,
         term_relations=term_relations,
         relations=tuple(
-            Relation(name=name, kind=one.kind, source=one.file, links=links)
-            for one in (*edges, *terms)
-            for name, links in sorted(one.relations.items())
+            Relation(name=name, kind=listed.kind, source=listed.file, links=links)
+            for listed in (*edges, *terms)
+            for name, links in sorted(listed.relations.items())
         ),
         files=files,
         partners=_partners(symbols, edges, max_degree),
@@ -77,8 +77,8 @@ def _adjacency(symbols: SymbolIndex, lists: Sequence[LinkList], max_degree: int 
     """Merge the lists of links; the value counts the lists that hold the pair, in either order."""
     n = len(symbols.genes)
     total = sparse.csr_array((n, n), dtype=np.float32)
-    for one in lists:
-        source, target = (_positions(symbols.genes, one.frame[column]) for column in ("source", "target"))
+    for listed in lists:
+        source, target = (_positions(symbols.genes, listed.frame[column]) for column in ("source", "target"))
         apart = source != target
         rows = np.concatenate([source[apart], target[apart]])
         columns = np.concatenate([target[apart], source[apart]])
@@ -100,8 +100,8 @@ def _partners(
 ) -> dict[str, sparse.csr_array]:
     """Links of each database; its releases (``edges_string_v11``, ``edges_string_v12``) are one source."""
     by_database: dict[str, list[LinkList]] = {}
-    for one in lists:
-        by_database.setdefault(one.database, []).append(one)
+    for listed in lists:
+        by_database.setdefault(listed.database, []).append(listed)
     partners = {name: _adjacency(symbols, parts, max_degree) for name, parts in by_database.items()}
     for links in partners.values():
         links.data[:] = 1
@@ -113,8 +113,8 @@ def _incidence(
 ) -> tuple[sparse.csr_array, np.ndarray, np.ndarray]:
     """Set the sources' terms side by side: the same word in two sources is two terms."""
     blocks, ids, relations = [sparse.csr_array((len(symbols.genes), 0), dtype=np.float32)], [], []
-    for one in lists:
-        frame = one.frame
+    for listed in lists:
+        frame = listed.frame
         rows, terms = _positions(symbols.genes, frame["source"]), frame["target"].cat
         shape = (len(symbols.genes), len(terms.categories))
         block = sparse.csr_array((np.ones(len(rows), np.float32), (rows, terms.codes)), shape=shape)

@@ -43,7 +43,7 @@ def merge_links(links: Links, names: GeneNames, *, keeps_unknown: bool) -> Merge
     frame = links.frame
     between_genes = frame["kind"].iloc[0] == GENE_GENE if len(frame) else False
     columns = ["source", "target"] if between_genes else ["source"]
-    found = _resolved([frame[column] for column in columns], links, names, keeps_unknown)
+    found = _resolved(links, columns, names=names, keeps_unknown=keeps_unknown)
     codes = {column: found.codes[column][frame[column].cat.codes.to_numpy()] for column in columns}
     kept = np.logical_and.reduce([at >= 0 for at in codes.values()])
     targets = found.symbols
@@ -56,7 +56,8 @@ def merge_links(links: Links, names: GeneNames, *, keeps_unknown: bool) -> Merge
     if between_genes:
         source, target = np.minimum(source, target), np.maximum(source, target)
     rows = frame[kept]
-    order, first = _order(source, target, rows["relation"].cat.codes.to_numpy(), rows["score"].to_numpy())
+    relation, score = rows["relation"].cat.codes.to_numpy(), rows["score"].to_numpy()
+    order, first = _order(source, target, relation=relation, score=score)
     merged = rows.iloc[order[first]].reset_index(drop=True)
     merged["source"] = pd.Categorical.from_codes(source[order][first], categories=found.symbols)
     merged["target"] = pd.Categorical.from_codes(target[order][first], categories=targets)
@@ -78,11 +79,11 @@ class _Resolved:
     unresolved: pd.DataFrame
 
 
-def _resolved(columns: list[pd.Series], links: Links, names: GeneNames, keeps_unknown: bool) -> _Resolved:
-    """Symbols, sorted, and for each column's categories their places among them (-1: none)."""
+def _resolved(links: Links, columns: list[str], *, names: GeneNames, keeps_unknown: bool) -> _Resolved:
+    """Symbols, sorted, and for the categories of some columns their places among them (-1: none)."""
     rows: dict[str, int] = {}
     for column in columns:
-        for name, n in column.value_counts().items():
+        for name, n in links.frame[column].value_counts().items():
             rows[name] = rows.get(name, 0) + int(n)
     used = sorted(name for name, n in rows.items() if n)
     found = dict(zip(used, names.resolve(used, links.ids), strict=True))
@@ -91,7 +92,7 @@ def _resolved(columns: list[pd.Series], links: Links, names: GeneNames, keeps_un
         found |= {name: name for name in lost}
     symbols = pd.Index(sorted({symbol for symbol in found.values() if symbol is not None}), dtype=object)
     codes = {
-        str(column.name): symbols.get_indexer([found.get(name) for name in column.cat.categories])
+        column: symbols.get_indexer([found.get(name) for name in links.frame[column].cat.categories])
         for column in columns
     }
     if names.genes is None and keeps_unknown:
@@ -101,7 +102,7 @@ def _resolved(columns: list[pd.Series], links: Links, names: GeneNames, keeps_un
 
 
 def _order(
-    source: np.ndarray, target: np.ndarray, relation: np.ndarray, score: np.ndarray
+    source: np.ndarray, target: np.ndarray, *, relation: np.ndarray, score: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The order by relation and link, best score first, and where in it a link is there first."""
     # A score that is not known comes after those that are.

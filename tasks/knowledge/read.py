@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+
 from storage.errors import InputError
 from storage.knowledge_store import is_store, read_aliases, read_edges, read_head, store_files
 from tasks.knowledge.gene_names import SYMBOL_TABLES, aliases_of, read_symbol_tables
@@ -54,8 +56,8 @@ def read_knowledge(
     folder = Path(folder)
     lists, aliases = (_of_store if is_store(folder) else _of_tables)(folder, noncommercial)
     return make_graph(
-        [one for one in lists if one.kind == GENE_GENE],
-        [one for one in lists if one.kind == GENE_TERM],
+        [listed for listed in lists if listed.kind == GENE_GENE],
+        [listed for listed in lists if listed.kind == GENE_TERM],
         aliases,
         files=knowledge_files(folder, noncommercial=noncommercial),
         max_term_genes=max_term_genes,
@@ -84,12 +86,12 @@ def _of_store(folder: Path, noncommercial: bool) -> tuple[list[LinkList], dict[s
         frame = mine[["source", "target", "relation"]].apply(_own_categories)
         file = Path(source["file"]).stem
         lists.append(LinkList(file, source["database"], source["kind"], frame, source["relations"]))
-    if not any(one.kind == GENE_GENE for one in lists):
+    if not any(listed.kind == GENE_GENE for listed in lists):
         raise InputError(str(folder), ["without the non-commercial sources it has no links between genes"])
     return lists, read_aliases(folder)
 
 
-def _own_categories(column):
+def _own_categories(column: pd.Series) -> pd.Series:
     """The column with the categories its rows have, in order of name."""
     used = column.cat.remove_unused_categories()
     return used.cat.reorder_categories(sorted(used.cat.categories))
@@ -121,11 +123,11 @@ def _found(folder: Path, noncommercial: bool) -> tuple[list[Path], list[Path], l
         path for path in folder.glob("gene_*.parquet") if allowed(path) and path.name != TEXT_TABLE
     )
     tables = [folder / name for name in SYMBOL_TABLES if (folder / name).is_file()]
-    _check(folder, edges, terms, tables)
+    _check(folder, edges, terms=terms, tables=tables)
     return edges, terms, tables
 
 
-def _check(folder: Path, edges: list[Path], terms: list[Path], tables: list[Path]) -> None:
+def _check(folder: Path, edges: list[Path], *, terms: list[Path], tables: list[Path]) -> None:
     """Refuse the folder with everything wrong in it, before any table is read."""
     if not folder.is_dir():
         raise InputError(str(folder), ["no such folder; give the folder that holds edges_*.parquet"])

@@ -25,9 +25,9 @@ DISPERSION = 0.3
 def detectable_log2_fold_change(
     n_pert: np.ndarray,
     n_control: np.ndarray,
+    *,
     umis: np.ndarray,
     alpha: np.ndarray,
-    *,
     power: float = POWER,
     dispersion: float = DISPERSION,
 ) -> np.ndarray:
@@ -71,8 +71,8 @@ def detectable_log2_fold_change(
         linear = 2 * room + z_power**2 / (umis * n_pert)
         constant = room**2 - z_power**2 * variance / n_control
         share = (linear - np.sqrt(linear**2 - 4 * square * constant)) / (2 * square)
-        found = (room > 0) & (constant > 0) & (share > 0)
-        return np.where(found, -np.log2(np.where(found, share, 1.0)), np.inf)
+        solved = (room > 0) & (constant > 0) & (share > 0)
+        return np.where(solved, -np.log2(np.where(solved, share, 1.0)), np.inf)
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,6 @@ def with_detectable(
     for name, rows in tests:
         alpha = (family or Family.of(rows["p_adj"], fdr=fdr)).needed_p(fdr=fdr)
         smallest = detectable_log2_fold_change(
-            rows["n_pert"], rows["n_control"], umis(name, rows), alpha, dispersion=dispersion
+            rows["n_pert"], rows["n_control"], umis=umis(name, rows), alpha=alpha, dispersion=dispersion
         )
         yield name, rows.assign(detectable_log2_fold_change=smallest)

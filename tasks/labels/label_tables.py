@@ -10,6 +10,10 @@ import pandas as pd
 
 from storage.errors import InputError
 from tasks.expression.calibration import called
+from tasks.random_streams import RandomStream
+
+#: What is counted of each perturbation.
+COUNTED = ("perturbation", "n_up", "n_down", "n_not_de", "n_uncertain", "n_unmeasured")
 
 
 @dataclass(frozen=True)
@@ -80,22 +84,22 @@ def make_labels(
     """
     parts, counts = [], []
     for name, rows in tests:
-        kinds = _kinds(name, rows, fdr, min_log2_fold_change, negative_min_p, detectable)
-        rng = np.random.default_rng([seed, *name.encode()])
-        positives = kinds["positive"].sort_values(["log10_p_value", "gene"], kind="stable")
-        up = int((positives["log2_fold_change"] > 0).sum())
-        down = len(positives) - up
-        if len(positives) > max_positives:
-            positives = _cap(positives, max_positives, positives_by, rng)
-        pool = kinds["negative"].sort_values("gene", kind="stable")
-        drawn = pool.iloc[np.sort(rng.choice(len(pool), min(negatives, len(pool)), replace=False))]
-        pairs = pd.concat([positives.assign(label=1), drawn.assign(label=0)])
-        parts.append(pairs[["gene", "label", "log2_fold_change"]].assign(pert=name))
-        counts.append(
-            (name, up, down, len(pool), *map(len, (kinds["uncertain"], kinds["unmeasured"], pairs)))
+        kinds = _kinds(
+            name,
+            rows,
+            fdr=fdr,
+            min_log2_fold_change=min_log2_fold_change,
+            negative_min_p=negative_min_p,
+            detectable=detectable,
         )
-    names = ["perturbation", "n_up", "n_down", "n_not_de", "n_uncertain", "n_unmeasured", "n_pairs"]
-    counts = pd.DataFrame(counts, columns=names).sort_values("perturbation", ignore_index=True)
+        rng = np.random.default_rng([seed, *name.encode()])
+        pairs = _drawn_pairs(
+            kinds, rng, max_positives=max_positives, positives_by=positives_by, negatives=negatives
+        )
+        parts.append(pairs[["gene", "label", "log2_fold_change"]].assign(pert=name))
+        counts.append(_counts(name, kinds) | {"n_pairs": len(pairs)})
+    counts = pd.DataFrame(counts, columns=[*COUNTED, "n_pairs"])
+    counts = counts.sort_values("perturbation", ignore_index=True)
     if split is None:
         counts["split"] = _split_labelled(
             counts, max_without_de=max_without_de, test_share=test_share, seed=seed
@@ -105,12 +109,46 @@ def make_labels(
     return _tables(pd.concat(parts), counts.drop(columns="n_pairs"))
 
 
-def _split_labelled(counts: pd.DataFrame, **how) -> np.ndarray:
+def _drawn_pairs(
+    kinds: Mapping[str, pd.DataFrame],
+    rng: np.random.Generator,
+    *,
+    max_positives: int,
+    positives_by: str,
+    negatives: int,
+) -> pd.DataFrame:
+    """A perturbation's pairs that are labelled 1 and 0, of those that may be."""
+    positives = kinds["positive"].sort_values(["log10_p_value", "gene"], kind="stable")
+    if len(positives) > max_positives and positives_by == "strongest":
+        positives = positives.head(max_positives)
+    elif len(positives) > max_positives:
+        positives = positives.iloc[np.sort(rng.choice(len(positives), max_positives, replace=False))]
+    pool = kinds["negative"].sort_values("gene", kind="stable")
+    drawn = pool.iloc[np.sort(rng.choice(len(pool), min(negatives, len(pool)), replace=False))]
+    return pd.concat([positives.assign(label=1), drawn.assign(label=0)])
+
+
+def _counts(name: str, kinds: Mapping[str, pd.DataFrame]) -> dict[str, object]:
+    """A perturbation's row of `LabelTables.counts`."""
+    up = int((kinds["positive"]["log2_fold_change"] > 0).sum())
+    return {
+        "perturbation": name,
+        "n_up": up,
+        "n_down": len(kinds["positive"]) - up,
+        "n_not_de": len(kinds["negative"]),
+        "n_uncertain": len(kinds["uncertain"]),
+        "n_unmeasured": len(kinds["unmeasured"]),
+    }
+
+
+def _split_labelled(counts: pd.DataFrame, *, max_without_de: int, test_share: float, seed: int) -> np.ndarray:
     """Split the perturbations that have pairs at all."""
     labelled = (counts["n_pairs"] > 0).to_numpy()
     split = np.full(len(counts), "", dtype=object)
     try:
-        split[labelled] = split_perturbations(counts[labelled], **how)
+        split[labelled] = split_perturbations(
+            counts[labelled], max_without_de=max_without_de, test_share=test_share, seed=seed
+        )
     except InputError as error:
         if labelled.all():
             raise
@@ -123,16 +161,22 @@ def _split_labelled(counts: pd.DataFrame, **how) -> np.ndarray:
 
 
 def _kinds(
-    name: str, rows: pd.DataFrame, fdr: float, fold: float, min_p: float, detectable: float
+    name: str,
+    rows: pd.DataFrame,
+    *,
+    fdr: float,
+    min_log2_fold_change: float,
+    negative_min_p: float,
+    detectable: float,
 ) -> dict[str, pd.DataFrame]:
     """A perturbation's pairs, without its own gene, by what may be said of them."""
     rows = rows.astype({"gene": str})
     rows = rows[rows["gene"] != name]
-    positive = called(rows, fdr=fdr, min_log2_fold_change=fold)
+    positive = called(rows, fdr=fdr, min_log2_fold_change=min_log2_fold_change)
     seen = rows["p_value"].notna().to_numpy()
     if detectable:
         seen &= (rows["detectable_log2_fold_change"] <= detectable).to_numpy()
-    likely_not = (rows["p_value"] >= min_p).to_numpy()
+    likely_not = (rows["p_value"] >= negative_min_p).to_numpy()
     return {
         "positive": rows[positive],
         "negative": rows[~positive & seen & likely_not],
@@ -154,7 +198,7 @@ def split_perturbations(
     ndarray
         (n_perturbations,) of 'train', 'test' or ''.
     """
-    rng = np.random.default_rng([seed, 2])
+    rng = np.random.default_rng([seed, RandomStream.SPLIT])
     n_de = (counts["n_up"] + counts["n_down"]).to_numpy()
     without = np.flatnonzero(n_de == 0)
     dropped = rng.permutation(without)[max_without_de:]
@@ -176,12 +220,6 @@ def split_perturbations(
         split[members] = larger
         split[rng.choice(members)] = smaller
     return split
-
-
-def _cap(positives: pd.DataFrame, most: int, by: str, rng: np.random.Generator) -> pd.DataFrame:
-    if by == "strongest":
-        return positives.head(most)
-    return positives.iloc[np.sort(rng.choice(len(positives), most, replace=False))]
 
 
 def _tables(pairs: pd.DataFrame, counts: pd.DataFrame) -> LabelTables:

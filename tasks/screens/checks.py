@@ -68,41 +68,55 @@ def read_cells(
         Listing every problem: missing columns (with the near ones), no control cells (with the most
         frequent values), no perturbation, empty names, missing guides or batches, duplicated genes.
     """
-    problems = [
-        _missing_key(file, "obs", key) for key in (perturbation_key, guide_key, batch_key) if key is not None
-    ]
-    problems += [] if gene_key is None else [_missing_key(file, "var", gene_key)]
+    keys = [key for key in (perturbation_key, guide_key, batch_key) if key is not None]
+    missing = [_missing_key(file, "obs", key) for key in keys]
+    missing += [] if gene_key is None else [_missing_key(file, "var", gene_key)]
     keep, only_problem = _selection(file, only)
-    problems = [problem for problem in [*problems, only_problem] if problem]
-    genes = np.empty(0, object)
-    if gene_key is None or gene_key in file.columns("var"):
-        column = file.column("var", gene_key)
-        genes = column.astype(str).to_numpy(object)
-        problems += _gene_problems(file, genes[column.notna().to_numpy()], gene_key)
-        n_missing = int(column.isna().sum())
-        problems += [f"{n_missing:,} genes have no name in '{gene_key}'"] if n_missing else []
+    problems = [problem for problem in [*missing, only_problem] if problem]
+    genes, gene_problems = _gene_names(file, gene_key)
+    problems += gene_problems
     if perturbation_key not in file.columns("obs"):
         raise InputError(str(file.path), problems)
     names = file.column("obs", perturbation_key)
     assigned = names.notna().to_numpy()
     n_unassigned = int((keep & ~assigned).sum())
     keep = keep & assigned
-    frame = pd.DataFrame({"perturbation": names[keep].astype(str).to_numpy(object)})
-    frame["control"], unmatched = _matches(frame["perturbation"], control)
-    problems += _perturbation_problems(frame, perturbation_key, control)
-    if unmatched and frame["control"].any():
-        problems.append(f"no '{perturbation_key}' is '{', '.join(unmatched)}', though named as control")
-    for key in (guide_key, batch_key):
+    frame, name_problems = _perturbations(names[keep], control, key=perturbation_key)
+    problems += name_problems
+    for column, key in (("guide", guide_key), ("batch", batch_key)):
         if key in file.columns("obs"):
-            n_missing = int(file.column("obs", key)[keep].isna().sum())
+            values = file.column("obs", key)[keep]
+            n_missing = int(values.isna().sum())
             problems += [f"{n_missing:,} cells have no value in '{key}'"] if n_missing else []
+            frame[column] = values.astype(str).to_numpy(object)
     if problems:
         raise InputError(str(file.path), problems)
-    frame.loc[frame["control"], "perturbation"] = control
-    for column, key in (("guide", guide_key), ("batch", batch_key)):
-        if key is not None:
-            frame[column] = file.column("obs", key)[keep].astype(str).to_numpy(object)
     return CellTable(keep, frame, n_unassigned), genes
+
+
+def _gene_names(file: H5adFile, gene_key: str | None) -> tuple[np.ndarray, list[str]]:
+    """The genes' names, object (n_genes,), and what is wrong with them; no names without their column."""
+    if gene_key is not None and gene_key not in file.columns("var"):
+        return np.empty(0, object), []
+    column = file.column("var", gene_key)
+    genes = column.astype(str).to_numpy(object)
+    problems = _gene_problems(file, genes[column.notna().to_numpy()], gene_key)
+    n_missing = int(column.isna().sum())
+    return genes, problems + ([f"{n_missing:,} genes have no name in '{gene_key}'"] if n_missing else [])
+
+
+def _perturbations(names: pd.Series, control: str, *, key: str) -> tuple[pd.DataFrame, list[str]]:
+    """``perturbation`` and ``control`` of cells that all have a name, and what is wrong with the names.
+
+    All controls are called ``control`` from here on, whatever pattern of it they match.
+    """
+    frame = pd.DataFrame({"perturbation": names.astype(str).to_numpy(object)})
+    frame["control"], unmatched = _matches(frame["perturbation"], control)
+    problems = _perturbation_problems(frame, key, control)
+    if unmatched and frame["control"].any():
+        problems.append(f"no '{key}' is '{', '.join(unmatched)}', though named as control")
+    frame.loc[frame["control"], "perturbation"] = control
+    return frame, problems
 
 
 def count_problems(values: np.ndarray, where: str, layers: list[str]) -> list[str]:
@@ -172,12 +186,12 @@ def _matches(names: pd.Series, control: str) -> tuple[np.ndarray, list[str]]:
     values = names.unique()
     # A name may itself hold a comma or a bracket, so it is first taken as it stands.
     patterns = [control] if control in values else [part.strip() for part in control.split(",")]
-    found = {
+    matches = {
         pattern: [value for value in values if value == pattern or fnmatch.fnmatchcase(value, pattern)]
         for pattern in patterns
     }
-    wanted = [value for matches in found.values() for value in matches]
-    return names.isin(wanted).to_numpy(), [pattern for pattern, matches in found.items() if not matches]
+    controls = [value for matched in matches.values() for value in matched]
+    return names.isin(controls).to_numpy(), [pattern for pattern, matched in matches.items() if not matched]
 
 
 def _perturbation_problems(frame: pd.DataFrame, key: str, control: str) -> list[str]:

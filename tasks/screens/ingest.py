@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from storage.atomic import atomic_path
 from storage.errors import InputError
 from storage.h5ad import H5adFile
 from storage.screens import TILE_CELLS, ScreenWriter
+from tasks.one_ahead import one_ahead
 from tasks.screens.checks import CellTable, count_problems, read_cells
 from tasks.screens.tiles import FINE, UNORDERED, lay_out, pack_dense, pack_sparse
 
@@ -47,7 +48,7 @@ def ingest_screen(
     *,
     layer: str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
-    **names,
+    **names: str | None,
 ) -> Ingested:
     """Stream a screen's raw counts into a new store.
 
@@ -69,16 +70,20 @@ def ingest_screen(
         than raw counts.
     """
     with H5adFile(path, layer=layer) as file:
-        cells, genes = _checked(file, names, layer)
+        cells, genes = _checked(file, names, layer=layer)
         try:
             with atomic_path(store) as temporary:
-                return _write(file, temporary, cells, genes, np.uint16, layer, progress)
+                tiles = _Tiles(temporary, genes, dtype=np.dtype(np.uint16))
+                return _write(file, tiles, cells=cells, layer=layer, progress=progress)
         except CountTooLargeError:
             with atomic_path(store) as temporary:
-                return _write(file, temporary, cells, genes, np.uint32, layer, progress)
+                tiles = _Tiles(temporary, genes, dtype=np.dtype(np.uint32))
+                return _write(file, tiles, cells=cells, layer=layer, progress=progress)
 
 
-def _checked(file: H5adFile, names: dict, layer: str | None) -> tuple[CellTable, np.ndarray]:
+def _checked(
+    file: H5adFile, names: Mapping[str, str | None], *, layer: str | None
+) -> tuple[CellTable, np.ndarray]:
     """Names and a first look at the values, so that one message tells of both."""
     problems: list[str] = []
     keep = None
@@ -92,14 +97,19 @@ def _checked(file: H5adFile, names: dict, layer: str | None) -> tuple[CellTable,
         problems.append(f"the matrix has {file.n_cells:,} cells and {file.n_genes:,} genes")
     else:
         _, block = first
-        problems += _block_problems(file, block, 0, layer, keep)
+        problems += _block_problems(file, block, first=0, layer=layer, keep=keep)
     if problems:
         raise InputError(str(file.path), problems)
     return cells, genes
 
 
 def _block_problems(
-    file: H5adFile, block, first: int, layer: str | None, keep: np.ndarray | None
+    file: H5adFile,
+    block: np.ndarray | sparse.csr_matrix,
+    *,
+    first: int,
+    layer: str | None,
+    keep: np.ndarray | None,
 ) -> list[str]:
     """What is wrong with the values of a block's cells, of those kept where that is known."""
     kept = block if keep is None else block[keep[first : first + block.shape[0]]]
@@ -109,16 +119,21 @@ def _block_problems(
 
 
 def _write(
-    file: H5adFile, store: Path, cells: CellTable, genes: np.ndarray, dtype, layer: str | None, progress
+    file: H5adFile,
+    tiles: _Tiles,
+    *,
+    cells: CellTable,
+    layer: str | None,
+    progress: Callable[[int, int], None],
 ) -> Ingested:
-    tiles = _Tiles(ScreenWriter(store, genes=genes, dtype=dtype), len(genes), dtype)
+    """Stream the kept cells into tiles, and the table of cells behind them."""
     blocks = file.row_blocks(most_values=min(BLOCK_VALUES, TILE_VALUES), most_rows=TILE_CELLS)
-    with tiles, contextlib.closing(_read_ahead(blocks)) as blocks:
+    with tiles, contextlib.closing(one_ahead(blocks)) as blocks:
         for first, block in blocks:
             verdict = tiles.add(block, cells.keep[first : first + block.shape[0]])
             if verdict != FINE:
                 # Also a count too large for any store is said here, and not tried again.
-                if problems := _block_problems(file, block, first, layer, cells.keep):
+                if problems := _block_problems(file, block, first=first, layer=layer, keep=cells.keep):
                     raise InputError(str(file.path), problems)
                 raise CountTooLargeError
             progress(first + block.shape[0], file.n_cells)
@@ -126,22 +141,13 @@ def _write(
     frame = cells.frame.astype({c: "category" for c in cells.frame if c != "control"})
     library, detected = np.concatenate(tiles.library), np.concatenate(tiles.detected)
     tiles.writer.close(frame.assign(library_size=library, n_genes=detected.astype(np.int32)))
-    return Ingested(len(frame), cells.n_unassigned, len(genes), int(detected.sum()))
-
-
-def _read_ahead(blocks: Iterator) -> Iterator:
-    """The same blocks, the next one read while this one is worked on."""
-    with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(next, blocks, None)
-        while (block := coming.result()) is not None:
-            coming = reader.submit(next, blocks, None)
-            yield block
+    return Ingested(len(frame), cells.n_unassigned, file.n_genes, int(detected.sum()))
 
 
 class _Rows:
     """Packed rows of cells: what a tile is before it is turned to gene-major order."""
 
-    def __init__(self, n_genes: int, dtype):
+    def __init__(self, n_genes: int, *, dtype: np.dtype):
         # Memory that is never written to is never taken, so that a small screen needs little of it.
         self.genes = np.empty(TILE_VALUES, np.uint16 if n_genes <= 1 << 16 else np.uint32)
         self.counts = np.empty(TILE_VALUES, dtype)
@@ -160,18 +166,18 @@ class _Tiles:
     ``library`` and ``detected`` collect the UMIs and the genes of every cell.
     """
 
-    def __init__(self, writer: ScreenWriter, n_genes: int, dtype):
-        self.writer = writer
+    def __init__(self, store: Path, genes: np.ndarray, *, dtype: np.dtype):
+        self.writer = ScreenWriter(store, genes=genes, dtype=dtype)
         self.library: list[np.ndarray] = []
         self.detected: list[np.ndarray] = []
-        self._rows, self._spare = _Rows(n_genes, dtype), _Rows(n_genes, dtype)
+        self._rows, self._spare = _Rows(len(genes), dtype=dtype), _Rows(len(genes), dtype=dtype)
         self._thread, self._helpers = ThreadPoolExecutor(1), ThreadPoolExecutor(THREADS)
         self._writing: Future | None = None
 
     def __enter__(self) -> _Tiles:
         return self
 
-    def __exit__(self, *_exc) -> None:
+    def __exit__(self, *_: object) -> None:
         self._thread.shutdown()
         self._helpers.shutdown()
 
@@ -182,21 +188,22 @@ class _Tiles:
         if self._rows.n_cells + n_cells > TILE_CELLS or self._rows.n_values + most_values > TILE_VALUES:
             self._start_writing()
         rows, ends, library = self._rows, np.empty(n_cells, np.int64), np.empty(n_cells, np.int64)
-        given = (keep, rows.n_values, rows.genes, rows.counts, ends, library, rows.lengths)
+        tile = {"at": rows.n_values, "genes": rows.genes, "counts": rows.counts, "lengths": rows.lengths}
+        tile |= {"keep": keep, "ends": ends, "library": library}
         if dense:
-            at, verdict = pack_dense(block, *given)
+            n_values, verdict = pack_dense(block, **tile)
         else:
             before = rows.lengths.copy()
-            at, verdict = pack_sparse(block.indptr, block.indices, block.data, *given)
+            n_values, verdict = pack_sparse(block.indptr, block.indices, values=block.data, **tile)
             if verdict == UNORDERED:
                 block.sum_duplicates()
                 rows.lengths[:] = before
-                at, verdict = pack_sparse(block.indptr, block.indices, block.data, *given)
+                n_values, verdict = pack_sparse(block.indptr, block.indices, values=block.data, **tile)
         if verdict == FINE:
             self.library.append(library)
             self.detected.append(np.diff(ends, prepend=rows.n_values))
             rows.ends.append(ends)
-            rows.n_cells, rows.n_values = rows.n_cells + n_cells, at
+            rows.n_cells, rows.n_values = rows.n_cells + n_cells, n_values
         return verdict
 
     def flush(self) -> None:
@@ -217,6 +224,12 @@ class _Tiles:
 
     def _write(self, rows: _Rows) -> None:
         starts = np.concatenate([[0], np.cumsum(rows.lengths)]).astype(np.int64)
-        panels = lay_out(np.concatenate(rows.ends), rows.genes, rows.counts, starts, pool=self._helpers)
+        panels = lay_out(
+            np.concatenate(rows.ends),
+            rows.genes,
+            counts=rows.counts,
+            gene_starts=starts,
+            pool=self._helpers,
+        )
         self.writer.append(starts, panels, n_cells=rows.n_cells)
         rows.clear()

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from tasks.random_streams import RandomStream
+
 #: Genes a module; modules stand for pathways and complexes.
 MODULE_GENES = 25
 #: Planted effects below this |log2 fold change| are set to exactly none, so that "no effect" is exact.
@@ -63,7 +65,7 @@ def plant_network(n_genes: int, *, seed: int) -> PlantedNetwork:
     Modules act on a few others with a sign; a gene acts on part of the genes of those modules, with a
     strength of its own, so that genes of a module have similar effects but not the same.
     """
-    rng = np.random.default_rng([seed, 10])
+    rng = np.random.default_rng([seed, RandomStream.PLANTED_NETWORK])
     n_modules = max(4, n_genes // MODULE_GENES)
     home = rng.integers(0, n_modules, n_genes)
     second = np.where(rng.random(n_genes) < 0.2, rng.integers(0, n_modules, n_genes), home)
@@ -103,7 +105,7 @@ def observed_knowledge(network: PlantedNetwork, *, seed: int) -> tuple[pd.DataFr
     edges, memberships
         ``source_gene, target_gene, relation`` and ``source_gene, target, relation``.
     """
-    rng = np.random.default_rng([seed, 11])
+    rng = np.random.default_rng([seed, RandomStream.OBSERVED_KNOWLEDGE])
     n_genes = len(network.genes)
     shared = sparse.triu(network.member @ network.member.T, k=1).tocoo()
     links = network.regulation.tocoo()

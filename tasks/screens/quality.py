@@ -56,7 +56,10 @@ def check_quality(
     table["target_remaining"], guides["target_remaining"] = _target_remaining(screen, design)
     with np.errstate(divide="ignore"):
         table["target_log2_fold_change"] = np.log2(table["target_remaining"])
-    table["reason"] = [_reason(row, min_cells, max_target_remaining) for row in table.itertuples()]
+    table["reason"] = [
+        _reason(n_usable, remaining, min_cells=min_cells, max_target_remaining=max_target_remaining)
+        for n_usable, remaining in zip(table["n_usable"], table["target_remaining"], strict=True)
+    ]
     table["status"] = np.where(table["reason"] == "", "kept", "excluded")
     return table, guides
 
@@ -112,11 +115,11 @@ def _numbered(column: pd.Series, among: np.ndarray) -> tuple[np.ndarray, np.ndar
     """The values found among some cells, in order, and each cell's number among them (-1 for the others)."""
     codes = column.cat.codes.to_numpy(np.int64)
     names = column.cat.categories.to_numpy(object).astype(str).astype(object)
-    found = np.unique(codes[among])
-    found = found[np.argsort(names[found], kind="stable")]
+    used = np.unique(codes[among])
+    used = used[np.argsort(names[used], kind="stable")]
     number = np.full(len(names), -1)
-    number[found] = np.arange(len(found))
-    return names[found], np.where(among, number[codes], -1)
+    number[used] = np.arange(len(used))
+    return names[used], np.where(among, number[codes], -1)
 
 
 def _harmonic_means(design: _Design) -> np.ndarray:
@@ -131,13 +134,16 @@ def _harmonic_means(design: _Design) -> np.ndarray:
         return size / np.bincount(group[mine], inverse[mine], minlength=n)
 
 
-def _reason(row, min_cells: int, max_target_remaining: float | None) -> str:
+def _reason(
+    n_usable: int, target_remaining: float, *, min_cells: int, max_target_remaining: float | None
+) -> str:
+    """Why a perturbation is excluded, '' where it is not."""
     reasons = []
-    if row.n_usable < min_cells:
-        reasons.append(f"{row.n_usable} usable cells, fewer than {min_cells}")
-    if max_target_remaining is not None and row.target_remaining > max_target_remaining:
+    if n_usable < min_cells:
+        reasons.append(f"{n_usable} usable cells, fewer than {min_cells}")
+    if max_target_remaining is not None and target_remaining > max_target_remaining:
         reasons.append(
-            f"target keeps {row.target_remaining:.0%} of its expression, above {max_target_remaining:.0%}"
+            f"target keeps {target_remaining:.0%} of its expression, above {max_target_remaining:.0%}"
         )
     return "; ".join(reasons)
 
@@ -155,9 +161,10 @@ def _target_remaining(screen: Screen, design: _Design) -> tuple[np.ndarray, np.n
         here = [gene for gene, index in position.items() if first <= index < last]
         block = screen.read_genes(first, last) if here else None
         for gene in here:
-            span = slice(*block.starts[position[gene] - first :][:2])
-            cells = block.cells[span]
-            value = block.counts[span] / design.library[cells]
+            place = position[gene] - first
+            values = slice(block.starts[place], block.starts[place + 1])
+            cells = block.cells[values]
+            value = block.counts[values] / design.library[cells]
             base = value[design.group[cells] == len(names)].sum() / design.n_controls
             row = row_of[gene]
             mine = design.group[cells] == row

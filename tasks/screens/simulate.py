@@ -7,7 +7,7 @@ with another guide than recorded, weak effects beside strong ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +19,83 @@ from scipy import sparse
 from storage.atomic import atomic_path
 from storage.errors import InputError
 from storage.tables import write_table
-from tasks.screens.planted_network import PlantedNetwork, observed_knowledge, plant_network
+from tasks.random_streams import RandomStream
+from tasks.screens.planted_network import observed_knowledge, plant_network
 
 CONTROL = "non-targeting"
 #: Cells drawn at once; each block has a random stream of its own.
 BLOCK_CELLS = 2048
+
+
+@dataclass(frozen=True)
+class ScreenSizes:
+    """How large a screen is made; parameters as of `simulate_screen`."""
+
+    cells: int
+    genes: int
+    perturbations: int
+    controls: int
+    guides: int
+    batches: int
+    mean_umis: float | None
+    wrong_guide: float
+    batch_imbalance: float
+    seed: int
+
+    def check(self) -> None:
+        """Raise InputError with every size that no screen can have."""
+        rules = [
+            (self.cells >= 1, f"cells must be at least 1, not {self.cells}"),
+            (self.genes >= 1, f"genes must be at least 1, not {self.genes}"),
+            (
+                1 <= self.perturbations <= self.genes,
+                f"perturbations must be 1 to the number of genes, not {self.perturbations}",
+            ),
+            (
+                1 <= self.controls <= self.cells,
+                f"control cells must be 1 to the number of cells, not {self.controls}",
+            ),
+            (self.guides >= 1, f"guides must be at least 1, not {self.guides}"),
+            (self.batches >= 1, f"batches must be at least 1, not {self.batches}"),
+            (
+                self.mean_umis is None or self.mean_umis > 0,
+                f"mean UMIs must be above 0, not {self.mean_umis}",
+            ),
+            (
+                0 <= self.wrong_guide <= 1,
+                f"the share of wrong guides must be 0 to 1, not {self.wrong_guide}",
+            ),
+            (
+                0 <= self.batch_imbalance <= 1,
+                f"the batches' imbalance must be 0 to 1, not {self.batch_imbalance}",
+            ),
+            (self.seed >= 0, f"the seed must be at least 0, not {self.seed}"),
+        ]
+        if problems := [problem for fine, problem in rules if not fine]:
+            raise InputError("simulated screen", problems)
+
+
+@dataclass(frozen=True, eq=False)
+class _Expression:
+    """What counts are drawn around.
+
+    Attributes
+    ----------
+    shares
+        float64 (n_batches, n_genes): of a cell's UMIs without any effect, rows summing to one.
+    fold
+        float64 (n_perturbations + 1, n_genes): what each perturbation multiplies them by; the last row is of
+        cells that carry none.
+    depth
+        float64 (n_cells,): mean UMIs of each cell.
+    dispersion
+        float64 (n_genes,): of the negative binomial.
+    """
+
+    shares: np.ndarray
+    fold: np.ndarray
+    depth: np.ndarray
+    dispersion: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -74,25 +146,36 @@ def simulate_screen(
         ``truth``: ``pert, gene, true_log2_fold_change`` of every planted effect, the target's own included.
     """
     target = Path(target)
-    controls = max(1, cells // 8) if controls is None else controls
-    _check_sizes(
-        cells, genes, perturbations, controls, guides, batches, mean_umis, wrong_guide, batch_imbalance, seed
+    sizes = ScreenSizes(
+        cells=cells,
+        genes=genes,
+        perturbations=perturbations,
+        controls=max(1, cells // 8) if controls is None else controls,
+        guides=guides,
+        batches=batches,
+        mean_umis=mean_umis,
+        wrong_guide=wrong_guide,
+        batch_imbalance=batch_imbalance,
+        seed=seed,
     )
+    sizes.check()
+    umis = 1.5 * genes if mean_umis is None else mean_umis
     network = plant_network(genes, seed=seed)
-    rng = np.random.default_rng([seed, 12])
+    rng = np.random.default_rng([seed, RandomStream.SIMULATED_CELLS])
     targets = np.sort(rng.choice(genes, perturbations, replace=False))
     effects = network.effects(targets, np.log2(rng.uniform(0.08, 0.35, perturbations)))
-    obs, carried = _design(
-        network.genes[targets], cells, controls, guides, batches, wrong_guide, batch_imbalance, rng
+    obs, carried = design_cells(sizes, network.genes[targets], rng=rng)
+    expression = _Expression(
+        shares=_baseline(sizes, targets, rng=rng),
+        fold=np.vstack([np.exp2(effects), np.ones(genes)]),
+        depth=np.exp(rng.normal(0, 0.35, cells)) * umis,
+        dispersion=rng.uniform(0.05, 0.4, genes),
     )
-    rates = _baseline(network, targets, batches, rng)
-    depth = np.exp(rng.normal(0, 0.35, cells)) * (1.5 * genes if mean_umis is None else mean_umis)
-    dispersion = rng.uniform(0.05, 0.4, genes)
+    batch = obs["batch"].cat.codes.to_numpy()
     with atomic_path(target) as temporary:
-        n_values = _write_counts(
-            temporary, obs, network.genes, carried, effects, rates, depth, dispersion, seed, progress
-        )
-    truth = _truth(network.genes, targets, effects)
+        counts = _count_blocks(expression, batch, carried=carried, seed=seed)
+        n_values = _write_screen(temporary, obs, genes=network.genes, counts=counts, progress=progress)
+    truth = _truth(network.genes, targets, effects=effects)
     truth_path = write_table(target.with_suffix(".truth.parquet"), truth, {"simulated": True, "seed": seed})
     knowledge = target.with_suffix(".knowledge")
     edges, memberships = observed_knowledge(network, seed=seed)
@@ -101,57 +184,25 @@ def simulate_screen(
     return Simulated(target, knowledge, truth_path, cells, n_values, len(truth))
 
 
-def _check_sizes(
-    cells: int,
-    genes: int,
-    perturbations: int,
-    controls: int,
-    guides: int,
-    batches: int,
-    mean_umis: float | None,
-    wrong_guide: float,
-    imbalance: float,
-    seed: int,
-) -> None:
-    """Raise with every size that no screen can have."""
-    rules = [
-        (cells >= 1, f"cells must be at least 1, not {cells}"),
-        (genes >= 1, f"genes must be at least 1, not {genes}"),
-        (1 <= perturbations <= genes, f"perturbations must be 1 to the number of genes, not {perturbations}"),
-        (1 <= controls <= cells, f"control cells must be 1 to the number of cells, not {controls}"),
-        (guides >= 1, f"guides must be at least 1, not {guides}"),
-        (batches >= 1, f"batches must be at least 1, not {batches}"),
-        (mean_umis is None or mean_umis > 0, f"mean UMIs must be above 0, not {mean_umis}"),
-        (0 <= wrong_guide <= 1, f"the share of wrong guides must be 0 to 1, not {wrong_guide}"),
-        (0 <= imbalance <= 1, f"the batches' imbalance must be 0 to 1, not {imbalance}"),
-        (seed >= 0, f"the seed must be at least 0, not {seed}"),
-    ]
-    if problems := [problem for fine, problem in rules if not fine]:
-        raise InputError("simulated screen", problems)
-
-
-def _design(
-    names: np.ndarray,
-    cells: int,
-    controls: int,
-    guides: int,
-    batches: int,
-    wrong: float,
-    imbalance: float,
-    rng,
+def design_cells(
+    sizes: ScreenSizes, names: np.ndarray, *, rng: np.random.Generator
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Who is in which cell: the recorded table, and the perturbation truly at work (-1: none)."""
-    n = len(names)
-    recorded = np.concatenate([np.full(controls, -1), rng.integers(0, n, cells - controls)])
+    """Who is in which cell: the recorded table, and the perturbation truly at work (-1: none).
+
+    ``names`` are those of the targets.
+    """
+    n, cells = len(names), sizes.cells
+    recorded = np.concatenate([np.full(sizes.controls, -1), rng.integers(0, n, cells - sizes.controls)])
     rng.shuffle(recorded)
-    guide = rng.integers(0, guides, cells)
+    guide = rng.integers(0, sizes.guides, cells)
     control_guide = rng.integers(0, 8, cells)
-    favourite = rng.integers(0, batches, n + 1)[recorded]
-    batch = np.where(rng.random(cells) < 0.8 * imbalance, favourite, rng.integers(0, batches, cells))
+    favourite = rng.integers(0, sizes.batches, n + 1)[recorded]
+    at_favourite = rng.random(cells) < 0.8 * sizes.batch_imbalance
+    batch = np.where(at_favourite, favourite, rng.integers(0, sizes.batches, cells))
     # The last guide of every target does not work; with a single guide there is none to spare.
-    idle = (guide == guides - 1) & (guides > 1)
+    idle = (guide == sizes.guides - 1) & (sizes.guides > 1)
     carried = np.where(idle, -1, recorded)
-    carried = np.where(rng.random(cells) < wrong, rng.integers(-1, n, cells), carried)
+    carried = np.where(rng.random(cells) < sizes.wrong_guide, rng.integers(-1, n, cells), carried)
     name = np.where(recorded < 0, CONTROL, names[recorded])
     number = np.where(recorded < 0, control_guide, guide) + 1
     obs = pd.DataFrame(
@@ -165,40 +216,42 @@ def _design(
     return obs.astype("category"), carried
 
 
-def _baseline(network: PlantedNetwork, targets: np.ndarray, batches: int, rng) -> np.ndarray:
-    """Expression shares of each gene in each batch, float64 (batches, n_genes), rows summing to one."""
-    genes = len(network.genes)
-    level = rng.normal(0, 1.2, genes)
+def _baseline(sizes: ScreenSizes, targets: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
+    """Expression shares of each gene in each batch; see `_Expression`."""
+    level = rng.normal(0, 1.2, sizes.genes)
     # Screens target genes that are expressed in the line.
     level[targets] = np.maximum(level[targets], rng.normal(0.3, 0.5, len(targets)))
-    shares = np.exp(level + rng.normal(0, 0.1, (batches, genes)))
+    shares = np.exp(level + rng.normal(0, 0.1, (sizes.batches, sizes.genes)))
     return shares / shares.sum(axis=1, keepdims=True)
 
 
-def _write_counts(
-    path: Path, obs, genes, carried, effects, rates, depth, dispersion, seed: int, progress
-) -> int:
-    """Draw counts block by block and append them to X; returns the number of non-zero values."""
-    # Slow to import, and only needed here.
-    import anndata
-    from anndata.io import write_elem
+def _count_blocks(
+    expression: _Expression, batch: np.ndarray, *, carried: np.ndarray, seed: int
+) -> Iterator[sparse.csr_matrix]:
+    """Draw counts, `BLOCK_CELLS` cells at a time; ``batch`` and ``carried`` are of each cell."""
+    dispersion = expression.dispersion
+    for number, first in enumerate(range(0, len(batch), BLOCK_CELLS)):
+        rows = slice(first, first + BLOCK_CELLS)
+        rng = np.random.default_rng([seed, RandomStream.SIMULATED_COUNTS, number])
+        share = expression.shares[batch[rows]] * expression.fold[carried[rows]]
+        mean = share * expression.depth[rows, None]
+        yield sparse.csr_matrix(rng.poisson(rng.gamma(1 / dispersion, mean * dispersion)).astype(np.float32))
 
-    cells = len(obs)
-    batch = obs["batch"].cat.codes.to_numpy()
-    fold = np.vstack([np.exp2(effects), np.ones(len(genes))])
+
+def _write_screen(
+    path: Path,
+    obs: pd.DataFrame,
+    *,
+    genes: np.ndarray,
+    counts: Iterable[sparse.csr_matrix],
+    progress: Callable[[int, int], None],
+) -> int:
+    """Write an h5ad file, X block by block; returns the number of non-zero values."""
     with h5py.File(path, "w") as file:
-        empty = anndata.AnnData(
-            X=sparse.csr_matrix((cells, len(genes)), dtype=np.float32),
-            obs=obs,
-            var=pd.DataFrame(index=list(genes)),
-        )
-        for part in ("obs", "var"):
-            write_elem(file, part, getattr(empty, part), dataset_kwargs={"compression": "gzip"})
-        file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+        _write_names(file, obs, genes=genes)
         group = file.create_group("X")
-        group.attrs.update(
-            {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": (cells, len(genes))}
-        )
+        shape = (len(obs), len(genes))
+        group.attrs.update({"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": shape})
         options = {
             "shape": (0,),
             "maxshape": (None,),
@@ -209,22 +262,33 @@ def _write_counts(
         data = group.create_dataset("data", dtype=np.float32, **options)
         columns = group.create_dataset("indices", dtype=np.int32, **options)
         starts = [0]
-        for number, first in enumerate(range(0, cells, BLOCK_CELLS)):
-            rows = slice(first, min(first + BLOCK_CELLS, cells))
-            rng = np.random.default_rng([seed, 13, number])
-            mean = rates[batch[rows]] * fold[carried[rows]] * depth[rows, None]
-            counts = rng.poisson(rng.gamma(1 / dispersion, mean * dispersion))
-            block = sparse.csr_matrix(counts.astype(np.float32))
+        for block in counts:
             for dataset, values in ((data, block.data), (columns, block.indices)):
                 dataset.resize((starts[-1] + block.nnz,))
                 dataset[starts[-1] :] = values
             starts.extend((block.indptr[1:].astype(np.int64) + starts[-1]).tolist())
-            progress(rows.stop, cells)
+            progress(len(starts) - 1, len(obs))
         group.create_dataset("indptr", data=np.array(starts, np.int64))
     return starts[-1]
 
 
-def _truth(genes: np.ndarray, targets: np.ndarray, effects: np.ndarray) -> pd.DataFrame:
+def _write_names(file: h5py.File, obs: pd.DataFrame, *, genes: np.ndarray) -> None:
+    """Write cells and genes as anndata does."""
+    # Slow to import, and only needed here.
+    import anndata
+    from anndata.io import write_elem
+
+    empty = anndata.AnnData(
+        X=sparse.csr_matrix((len(obs), len(genes)), dtype=np.float32),
+        obs=obs,
+        var=pd.DataFrame(index=list(genes)),
+    )
+    for part in ("obs", "var"):
+        write_elem(file, part, getattr(empty, part), dataset_kwargs={"compression": "gzip"})
+    file.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0"})
+
+
+def _truth(genes: np.ndarray, targets: np.ndarray, *, effects: np.ndarray) -> pd.DataFrame:
     row, gene = np.nonzero(effects)
     return pd.DataFrame(
         {"pert": genes[targets[row]], "gene": genes[gene], "true_log2_fold_change": effects[row, gene]}

@@ -75,10 +75,10 @@ def _looked_over(values, limit):
 @njit(cache=True, nogil=True)
 def _out_of_order(columns):
     """1 unless a row's genes are ascending, else 0."""
-    found = np.uint32(0)
+    disordered = np.uint32(0)
     for entry in range(1, len(columns)):
-        found |= np.uint32(columns[entry] <= columns[entry - 1])
-    return found
+        disordered |= np.uint32(columns[entry] <= columns[entry - 1])
+    return disordered
 
 
 @njit(cache=True, nogil=True)
@@ -111,25 +111,25 @@ def pack_sparse(starts, columns, values, keep, at, genes, counts, ends, library,
     for row in range(len(keep)):
         if not keep[row]:
             continue
-        given, where = values[starts[row] : starts[row + 1]], columns[starts[row] : starts[row + 1]]
-        worst, zeros = _looked_over(given, limit)
-        verdict = max(verdict, worst, UNORDERED * _out_of_order(where))
+        row_values, row_genes = values[starts[row] : starts[row + 1]], columns[starts[row] : starts[row + 1]]
+        worst, zeros = _looked_over(row_values, limit)
+        verdict = max(verdict, worst, UNORDERED * _out_of_order(row_genes))
         if verdict != FINE:
             continue
         first = position
         if zeros:
-            for entry in range(len(given)):
-                genes[position] = where[entry]
-                counts[position] = given[entry]
-                position += given[entry] != 0
+            for entry in range(len(row_values)):
+                genes[position] = row_genes[entry]
+                counts[position] = row_values[entry]
+                position += row_values[entry] != 0
         else:
-            position += len(given)
+            position += len(row_values)
             # The row's own part, of which the processor copies several values at once.
             genes_out, counts_out = genes[first:position], counts[first:position]
-            for entry in range(len(given)):
-                genes_out[entry] = where[entry]
-            for entry in range(len(given)):
-                counts_out[entry] = given[entry]
+            for entry in range(len(row_values)):
+                genes_out[entry] = row_genes[entry]
+            for entry in range(len(row_values)):
+                counts_out[entry] = row_values[entry]
         library[row_out] = _tally(genes[first:position], counts[first:position], lengths)
         ends[row_out] = position
         row_out += 1
@@ -144,17 +144,17 @@ def pack_dense(block, keep, at, genes, counts, ends, library, lengths):
     for row in range(len(keep)):
         if not keep[row]:
             continue
-        given = block[row]
-        verdict = max(verdict, _looked_over(given, limit)[0])
+        row_values = block[row]
+        verdict = max(verdict, _looked_over(row_values, limit)[0])
         if verdict != FINE:
             continue
         first = position
         # Two loops of little work each take half as long as one: zeros are half or more of the values.
-        for gene in range(np.uint64(len(given))):
+        for gene in range(np.uint64(len(row_values))):
             genes[position] = gene
-            position += np.uint64(given[gene] != 0)
+            position += np.uint64(row_values[gene] != 0)
         for entry in range(first, position):
-            counts[entry] = given[genes[entry]]
+            counts[entry] = row_values[genes[entry]]
         library[row_out] = _tally(genes[first:position], counts[first:position], lengths)
         ends[row_out] = position
         row_out += 1
@@ -195,7 +195,9 @@ def _lay_out_gaps(starts, at, genes, counts, first_gene, cursor, gaps_out, count
             entry += np.uint64(1)
 
 
-def lay_out(starts, genes, counts, gene_starts, *, pool: Executor) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def lay_out(
+    starts: np.ndarray, genes: np.ndarray, *, counts: np.ndarray, gene_starts: np.ndarray, pool: Executor
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Turn a tile of packed rows into gene-major order.
 
     Parameters

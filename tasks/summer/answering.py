@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.answers import AnswerLedger, read_answers
+from storage.answers import AnswerLedger, read_rows, short_key
 from storage.atomic import atomic_path
 from tasks.summer.engines.protocol import Request, Sampling
 from tasks.summer.questions import Questions, sample
@@ -25,7 +25,7 @@ CHUNK = 4096
 
 
 def write_requests(
-    path: Path, questions: Questions, sampling: Sampling, counter: TokenCounter | None = None
+    path: Path, questions: Questions, *, sampling: Sampling, counter: TokenCounter | None = None
 ) -> int:
     """List the key of every question and vote, in the order of asking; gives their number.
 
@@ -69,13 +69,18 @@ class Missing:
 
 
 def missing_requests(
-    path: Path, questions: Questions, sampling: Sampling, ledger: AnswerLedger, *, ask_again: tuple[str, ...]
+    path: Path,
+    questions: Questions,
+    *,
+    sampling: Sampling,
+    ledger: AnswerLedger,
+    ask_again: tuple[str, ...],
 ) -> Missing:
     """Hold the list of requests against the ledger without rendering a prompt."""
     wanted = np.zeros((len(questions), sampling.votes), dtype=bool)
     keys: set[bytes] = set()
     for question, vote, key in _listed(path):
-        short = bytes.fromhex(key[:32])
+        short = short_key(key)
         if short not in keys and not ledger.is_done(key, ask_again=ask_again):
             keys.add(short)
             wanted[question, vote] = True
@@ -118,7 +123,7 @@ def account(path: Path, ledger: AnswerLedger) -> Account:
     keys: set[bytes] = set()
     done = failed = 0
     for _, _, key in _listed(path):
-        short = bytes.fromhex(key[:32])
+        short = short_key(key)
         if short in keys:
             continue
         keys.add(short)
@@ -135,7 +140,7 @@ def _listed(path: Path) -> Iterator[tuple[int, int, str]]:
             yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
-def read_outcomes(path: Path, ledger: Path, pairs: pd.DataFrame, task: str) -> pd.DataFrame:
+def read_outcomes(path: Path, ledger: Path, *, pairs: pd.DataFrame, task: str) -> pd.DataFrame:
     """Parse the answers to the listed requests; no model is asked.
 
     Returns
@@ -145,17 +150,15 @@ def read_outcomes(path: Path, ledger: Path, pairs: pd.DataFrame, task: str) -> p
         there is no answer), ``status``, ``prompt_tokens``, ``output_tokens``, ``cached_tokens``, ``seconds``.
     """
     table = pq.read_table(path).to_pandas()
-    found: dict[str, tuple] = dict.fromkeys(table["key"])
+    outcomes: dict[str, tuple | None] = dict.fromkeys(table["key"])
     columns = ("key", "status", "text", "prompt_tokens", "output_tokens", "cached_tokens", "seconds")
-    for batch in read_answers(ledger, columns):
-        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            key, status, text, *figures = row
-            if key in found:
-                outcome = None if status == "error" else parse_vote(text, task, cut_off=status == "length")
-                found[key] = (outcome, status, *figures)
+    for key, status, text, *figures in read_rows(ledger, columns):
+        if key in outcomes:
+            outcome = None if status == "error" else parse_vote(text, task, cut_off=status == "length")
+            outcomes[key] = (outcome, status, *figures)
     nothing = (None, None, -1, -1, -1, np.nan)
     names = ("outcome", "status", *columns[3:])
-    read = pd.DataFrame([found[key] or nothing for key in table["key"]], columns=list(names))
+    read = pd.DataFrame([outcomes[key] or nothing for key in table["key"]], columns=list(names))
     asked = pairs.iloc[table["question"]].reset_index(drop=True)
     return pd.concat([table[["question"]], asked[["pert", "gene"]], table[["vote", "key"]], read], axis=1)
 
@@ -218,12 +221,11 @@ def sampled_questions(
 
 
 def _texts(ledger: Path, keys: set[str]) -> dict[str, str]:
-    texts = {}
-    for batch in read_answers(ledger, ("key", "text", "error")):
-        for key, text, error in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            if key in keys:
-                texts[key] = text or f"({error})" if error else text
-    return texts
+    return {
+        key: text or f"({error})" if error else text
+        for key, text, error in read_rows(ledger, ("key", "text", "error"))
+        if key in keys
+    }
 
 
 def _total(tokens: pd.Series) -> float:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from storage.answers import Answer, AnswerLedger
+from storage.answers import Answer, AnswerLedger, short_key
 from storage.errors import LedgerError
 from tasks.summer.engines.protocol import Engine, Request
 
@@ -125,21 +125,39 @@ async def ask(
     LedgerError
         If more requests failed than may.
     """
-    run = _Run(requests, engine, ledger, total, limits, asked or Asked(), progress)
+    run = _Run(
+        iter(requests),
+        engine,
+        ledger=ledger,
+        total=total,
+        limits=limits,
+        asked=asked or Asked(),
+        progress=progress,
+    )
     async with engine:
         await run.feed()
     return run.asked
 
 
 class _Run:
-    """The state that the places of one run share."""
+    """The state that the places of one run share; parameters as of `ask`."""
 
-    def __init__(self, requests, engine, ledger, total, limits, asked, progress):
+    def __init__(
+        self,
+        requests: Iterator[Request],
+        engine: Engine,
+        *,
+        ledger: AnswerLedger,
+        total: int,
+        limits: Limits,
+        asked: Asked,
+        progress: Callable[[int, int], None],
+    ):
         self.engine, self.ledger, self.limits = engine, ledger, limits
         self.total, self.progress = total, progress
         self.asked = asked
         self.queue: asyncio.Queue[Request | None] = asyncio.Queue(maxsize=engine.window + 2 * AHEAD)
-        self.missing = self._missing(iter(requests))
+        self.missing = self._missing(requests)
         self.started = time.monotonic()
         self.writing = asyncio.Lock()
         # The thread that draws requests is told so, not interrupted.
@@ -164,7 +182,7 @@ class _Run:
         """The requests to be sent: not answered before, and each once."""
         seen: set[bytes] = set()
         for request in requests:
-            short = bytes.fromhex(request.key[:32])
+            short = short_key(request.key)
             if short in seen:
                 self.asked.repeated += 1
                 continue

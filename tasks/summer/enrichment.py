@@ -19,7 +19,7 @@ from tasks.summer.templates import Message, Prompts
 
 #: Relations whose terms name a cluster; CORUM only where its licence is accepted.
 TERM_SOURCES = ("go", "reactome", "corum")
-#: Members a prompt describes, and words of each.
+#: Members a prompt describes.
 MEMBERS = 60
 
 
@@ -124,7 +124,9 @@ def over_represented(clusters: Sequence[Cluster], index: EntryIndex) -> pd.DataF
     return pd.DataFrame(rows).reindex(columns=columns)
 
 
-def cluster_messages(cluster: Cluster, kind: Role, texts: GeneTexts, prompts: Prompts) -> tuple[Message, ...]:
+def cluster_messages(
+    cluster: Cluster, kind: Role, *, texts: GeneTexts, prompts: Prompts
+) -> tuple[Message, ...]:
     """The conversation in which a model describes and names a cluster."""
     members = [{"name": gene, "text": texts.text(kind, gene)} for gene in cluster.genes[:MEMBERS]]
     return prompts.conversation(
@@ -178,7 +180,7 @@ def bert_score_f1(names: Sequence[str], labels: Sequence[str], model: str | Path
         AutoModel.from_pretrained(str(model)).eval(),
     )
 
-    def embed(text: str):
+    def embed(text: str) -> torch.Tensor:
         with torch.no_grad():
             hidden = network(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
         return torch.nn.functional.normalize(hidden.double(), dim=1)

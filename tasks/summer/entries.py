@@ -13,7 +13,7 @@ import numpy as np
 from storage.tables import read_frame
 from tasks.knowledge.graph import KnowledgeGraph
 from tasks.knowledge.read import TEXT_TABLE
-from tasks.knowledge.texts import names_and_summaries
+from tasks.knowledge.texts import names_and_summaries, term_names
 
 #: Relations by trust, with what they are called, as in Wu et al. 2025.
 SOURCES = (
@@ -61,13 +61,7 @@ class EntryIndex:
             described, texts = names_and_summaries(read_frame(path))
             # The name alone says what the gene is.
             names = {gene: name.partition(" | ")[0] for gene, name in described.items()}
-        term_names = {}
-        for path in sorted(Path(folder).glob("terms_*.parquet")):
-            frame = read_frame(path)
-            if "name" in frame:
-                plain = frame["name"].astype(str).str.partition("%")[0].str.strip()
-                term_names |= dict(zip(frame["term_id"], plain, strict=True))
-        return cls(graph, texts, names, term_names)
+        return cls(graph, texts, names, term_names(Path(folder).glob("terms_*.parquet")))
 
     def entries(self, symbol: str) -> list[str]:
         """At most `MOST_ENTRIES` entries of a gene, most trusted first; the weakest are the ones cut."""

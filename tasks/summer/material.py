@@ -68,7 +68,8 @@ class Material:
         """What prompts say of genes."""
         if self.summaries is None:
             return texts_from_entries(self.entries, self.sets)
-        return texts_from_files(*self.summaries, self.sets)
+        place, source = self.summaries
+        return texts_from_files(place, source, self.sets)
 
     @cached_property
     def digests(self) -> dict[str, str]:
@@ -90,7 +91,9 @@ class Material:
             found["summaries"] = folder_digest({path.name: file_digest(path) for path in files})
         return found
 
-    def questions(self, task: str, variant: Variant, pairs: pd.DataFrame, retrieved: Retrieved) -> Questions:
+    def questions(
+        self, task: str, variant: Variant, *, pairs: pd.DataFrame, retrieved: Retrieved
+    ) -> Questions:
         """The questions of one task and variant."""
         return Questions(task, variant, pairs, retrieved, self.texts, self.prompts, self.cell_line)
 

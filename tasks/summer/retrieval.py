@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
@@ -19,16 +21,39 @@ from tasks.predictors.protocol import OWN
 
 #: The class of observations that depends on the perturbation alone: a near one, any gene.
 OF_PERTURBATION = (("near", "any"),)
-#: What each class is called in a prompt, nearest first.
-TITLES = (
-    "{gene} itself, after knock-downs of genes related to {pert}:",
-    "Genes related to {gene}, after the knock-down of {pert} itself:",
-    "Genes related to {gene}, after knock-downs of genes related to {pert}:",
-    "{gene} itself, after other knock-downs:",
-    "Other genes, after the knock-down of {pert} itself:",
-    "Other genes, after knock-downs of genes related to {pert}:",
-    "Genes related to {gene}, after other knock-downs:",
-)
+
+
+class Category(IntEnum):
+    """Positions in `CATEGORIES`: how near the pairs of a category are to the question."""
+
+    SAME_AND_NEAR = 0
+    BOTH_NEAR = 1
+    SAME_AND_ANY = 2
+    NEAR_AND_ANY = 3
+
+
+class Kind(IntEnum):
+    """The classes of observations in the order in which a prompt shows them, nearest first."""
+
+    SAME_GENE_NEAR_PERT = 0
+    NEAR_GENE_SAME_PERT = 1
+    NEAR_GENE_NEAR_PERT = 2
+    SAME_GENE_ANY_PERT = 3
+    ANY_GENE_SAME_PERT = 4
+    ANY_GENE_NEAR_PERT = 5
+    NEAR_GENE_ANY_PERT = 6
+
+
+#: What each class is called in a prompt.
+TITLES = {
+    Kind.SAME_GENE_NEAR_PERT: "{gene} itself, after knock-downs of genes related to {pert}:",
+    Kind.NEAR_GENE_SAME_PERT: "Genes related to {gene}, after the knock-down of {pert} itself:",
+    Kind.NEAR_GENE_NEAR_PERT: "Genes related to {gene}, after knock-downs of genes related to {pert}:",
+    Kind.SAME_GENE_ANY_PERT: "{gene} itself, after other knock-downs:",
+    Kind.ANY_GENE_SAME_PERT: "Other genes, after the knock-down of {pert} itself:",
+    Kind.ANY_GENE_NEAR_PERT: "Other genes, after knock-downs of genes related to {pert}:",
+    Kind.NEAR_GENE_ANY_PERT: "Genes related to {gene}, after other knock-downs:",
+}
 
 
 class Seen(NamedTuple):
@@ -51,7 +76,7 @@ class Retrieved:
         int32 [n_questions, n_slots]: which observed pair stands in a slot, -1 where it is empty; no pair
         twice.
     kinds
-        int8 [n_questions, n_slots]: index in `TITLES`.
+        int8 [n_questions, n_slots]: the `Kind` of each.
     shared
         int32 [n_questions, budget]: observations drawn once for the perturbation; no columns where all are
         drawn for the question.
@@ -66,30 +91,30 @@ class Retrieved:
 
     def groups(self, question: int, pert: str, gene: str) -> list[tuple[str, list[Seen]]]:
         """The question's observations by class: title and pairs, classes without any left out."""
-        found: dict[int, list[Seen]] = {}
-        for kind, at in zip(self.kinds[question].tolist(), self.drawn[question].tolist(), strict=True):
-            if at >= 0:
-                found.setdefault(kind, []).append(self._seen(at))
-        return [(TITLES[kind].format(pert=pert, gene=gene), found[kind]) for kind in sorted(found)]
+        by_kind: dict[Kind, list[Seen]] = {}
+        for kind, pair in zip(self.kinds[question].tolist(), self.drawn[question].tolist(), strict=True):
+            if pair >= 0:
+                by_kind.setdefault(Kind(kind), []).append(self._seen(pair))
+        return [(TITLES[kind].format(pert=pert, gene=gene), by_kind[kind]) for kind in sorted(by_kind)]
 
     def of_perturbation(self, question: int) -> list[Seen]:
         """The observations that all questions about this question's perturbation share."""
-        return [self._seen(at) for at in self.shared[question].tolist() if at >= 0]
+        return [self._seen(pair) for pair in self.shared[question].tolist() if pair >= 0]
 
     def table(self, pairs: pd.DataFrame) -> pd.DataFrame:
         """One row an observation: the question's ``pert`` and ``gene``, then what was seen and its class."""
-        of_pert = np.full(self.shared.shape, 5, np.int8)
+        of_pert = np.full(self.shared.shape, Kind.ANY_GENE_NEAR_PERT, np.int8)
         drawn = np.concatenate([self.shared, self.drawn], axis=1)
         question, slot = np.nonzero(drawn >= 0)
-        at = drawn[question, slot]
+        seen = drawn[question, slot]
         return pd.DataFrame(
             {
                 "pert": pairs["pert"].to_numpy()[question],
                 "gene": pairs["gene"].to_numpy()[question],
                 "kind": np.concatenate([of_pert, self.kinds], axis=1)[question, slot],
-                "seen_pert": self.seen_perts[at].astype(object),
-                "seen_gene": self.seen_genes[at].astype(object),
-                "outcome": self.outcomes[at],
+                "seen_pert": self.seen_perts[seen].astype(object),
+                "seen_gene": self.seen_genes[seen].astype(object),
+                "outcome": self.outcomes[seen],
             }
         )
 
@@ -104,8 +129,8 @@ class Retrieved:
         with np.load(path) as arrays:
             return cls(**arrays)
 
-    def _seen(self, at: int) -> Seen:
-        return Seen(str(self.seen_perts[at]), str(self.seen_genes[at]), int(self.outcomes[at]))
+    def _seen(self, pair: int) -> Seen:
+        return Seen(str(self.seen_perts[pair]), str(self.seen_genes[pair]), int(self.outcomes[pair]))
 
 
 def retrieve(
@@ -144,13 +169,14 @@ def retrieve(
     similarity = GeneSimilarity.build(graph, kind=kind)
     perts, genes = (pairs[column].to_numpy(dtype=str) for column in ("pert", "gene"))
     sides = sides_of(perts, genes, observed, similarity, neighbours=neighbours)
-    parts, shared = _draw(perts, genes, observed, sides, budget, seed, by_pert=draw_for == "perturbation")
+    draw = partial(draw_observations, observed=observed, sides=sides, budget=budget, seed=seed)
+    parts, shared = _drawn(perts, genes, draw=draw, by_pert=draw_for == "perturbation")
     drawn = _each_once(np.concatenate(parts, axis=1), shared)
     # A question that is itself among the training rows is not shown its own answer.
     own = observed.find(sides["pert"]["same"][:, 0], sides["gene"]["same"][:, 0])[:, None]
     drawn, shared = (np.where(found == own, -1, found) for found in (drawn, shared))
     numbers = np.repeat(np.arange(len(parts)), [part.shape[1] for part in parts])
-    kinds = _kinds(drawn, numbers, observed, sides, by_pert=draw_for == "question")
+    kinds = _kinds(drawn, numbers, observed=observed, sides=sides, by_pert=draw_for == "question")
     pert, gene = np.divmod(observed.keys, len(observed.genes))
     return Retrieved(
         seen_perts=observed.perts[pert],
@@ -162,26 +188,20 @@ def retrieve(
     )
 
 
-def _draw(
-    perts: np.ndarray,
-    genes: np.ndarray,
-    observed: ObservedPairs,
-    sides: dict,
-    budget: int,
-    seed: int,
-    *,
-    by_pert: bool,
+def _drawn(
+    perts: np.ndarray, genes: np.ndarray, *, draw: Callable[..., list[np.ndarray]], by_pert: bool
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Observed pairs drawn for each question by category, and those drawn once for its perturbation."""
+    """Observed pairs drawn for each question by category, and those drawn once for its perturbation.
+
+    ``draw`` is `draw_observations`, given all but the pairs and the categories.
+    """
     nothing = np.full((len(perts), 0), -1, dtype=np.int64)
     if not by_pert:
-        return draw_observations(perts, genes, observed, sides, budget=budget, seed=seed), nothing
-    categories = (*CATEGORIES[:-1], (("any", "near"),))
-    parts = draw_observations(perts, genes, observed, sides, budget=budget, seed=seed, categories=categories)
+        return draw(perts, genes), nothing
+    parts = draw(perts, genes, categories=(*CATEGORIES[:-1], (("any", "near"),)))
     # Without the gene's name in the seed, all questions about a perturbation draw the same.
-    alone, of_pert = np.full(len(perts), ""), (OF_PERTURBATION,)
-    own = draw_observations(perts, alone, observed, sides, budget=budget, seed=seed, categories=of_pert)[0]
-    return parts, _each_once(own, nothing)
+    (of_pert,) = draw(perts, np.full(len(perts), ""), categories=(OF_PERTURBATION,))
+    return parts, _each_once(of_pert, nothing)
 
 
 def _each_once(drawn: np.ndarray, taken: np.ndarray) -> np.ndarray:
@@ -194,18 +214,27 @@ def _each_once(drawn: np.ndarray, taken: np.ndarray) -> np.ndarray:
 
 
 def _kinds(
-    drawn: np.ndarray, numbers: np.ndarray, observed: ObservedPairs, sides: dict, *, by_pert: bool
+    drawn: np.ndarray,
+    categories: np.ndarray,
+    *,
+    observed: ObservedPairs,
+    sides: dict[str, dict[str, np.ndarray]],
+    by_pert: bool,
 ) -> np.ndarray:
-    """Which of the seven classes each drawn pair belongs to, int8 like ``drawn``."""
+    """Which `Kind` each drawn pair is of, int8 like ``drawn``; ``categories`` are those of its columns."""
     pert, gene = np.divmod(observed.keys[drawn], len(observed.genes))
     same_gene = gene == sides["gene"]["same"]
     # A pair near on both sides may be drawn by way of either; it is named by its perturbation, unless those
     # are drawn for the perturbation alone.
     near_pert = (pert[:, :, None] == sides["pert"]["near"][:, None, :]).any(axis=2) & by_pert
-    kinds = np.full(drawn.shape, 2, dtype=np.int8)
-    kinds[:, numbers == 0] = np.where(same_gene, 0, 1)[:, numbers == 0]
-    kinds[:, numbers == 2] = np.where(same_gene, 3, 4)[:, numbers == 2]
-    kinds[:, numbers == 3] = np.where(near_pert, 5, 6)[:, numbers == 3]
+    kinds = np.full(drawn.shape, Kind.NEAR_GENE_NEAR_PERT, dtype=np.int8)
+    for category, told_by, kind, other in (
+        (Category.SAME_AND_NEAR, same_gene, Kind.SAME_GENE_NEAR_PERT, Kind.NEAR_GENE_SAME_PERT),
+        (Category.SAME_AND_ANY, same_gene, Kind.SAME_GENE_ANY_PERT, Kind.ANY_GENE_SAME_PERT),
+        (Category.NEAR_AND_ANY, near_pert, Kind.ANY_GENE_NEAR_PERT, Kind.NEAR_GENE_ANY_PERT),
+    ):
+        columns = categories == category
+        kinds[:, columns] = np.where(told_by, kind, other)[:, columns]
     return kinds
 
 

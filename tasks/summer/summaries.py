@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.answers import AnswerLedger, read_answers
+from storage.answers import AnswerLedger, read_rows
 from storage.atomic import write_json
 from tasks.summer.engines.protocol import Request, Sampling
 from tasks.summer.entries import EntryIndex, first_sentences
@@ -86,15 +86,14 @@ def read_summaries(keys: Mapping[str, tuple[Role, str]], ledger: AnswerLedger) -
     A summary that was cut off keeps its whole sentences; one that failed is missing.
     """
     ledger.write_part()
-    found: dict[Role, dict[str, str]] = {role: {} for role in ROLES}
-    for batch in read_answers(ledger.folder, ("key", "status", "text")):
-        for key, status, text in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            if key in keys and status in {"ok", "length"}:
-                role, gene = keys[key]
-                text = " ".join(text.split())
-                ended = text if status == "ok" else text[: text.rfind(".") + 1] or text
-                found[role][gene] = ended
-    return found
+    summaries: dict[Role, dict[str, str]] = {role: {} for role in ROLES}
+    for key, status, text in read_rows(ledger.folder, ("key", "status", "text")):
+        if key in keys and status in {"ok", "length"}:
+            role, gene = keys[key]
+            text = " ".join(text.split())
+            ended = text if status == "ok" else text[: text.rfind(".") + 1] or text
+            summaries[role][gene] = ended
+    return summaries
 
 
 def write_summaries(

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import sparse
 
 from tasks.expression.groups import CellGroups
-from tasks.expression.in_memory import rank_sums
+from tests.benchmarks.csr_rank_sums import rank_sums
 from tests.benchmarks.data import CONTROL
 from tests.benchmarks.measure import THREADS, Figures, measured
 

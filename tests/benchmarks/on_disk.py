@@ -85,7 +85,7 @@ def test_store(path: Path, client) -> Figures:
             tested.append(time.perf_counter() - begun)
 
     options = {"client": client, "recipe": {}, "progress": progress}
-    result = measured(lambda: compare_expression(store, groups, blocks, table, **options))
+    result = measured(lambda: compare_expression(store, groups, blocks_folder=blocks, table=table, **options))
     shutil.rmtree(blocks)
     return result | {"tested_s": tested[0], "values": float(Screen(store).values_per_gene.sum())}
 
@@ -104,7 +104,8 @@ def sum_profiles(path: Path) -> Figures:
     usable = np.ones(Screen(_store(path)).n_cells, bool)
     target = path.with_name("sums.h5ad")
     with dask_client(None, workers=THREADS) as client:
-        return measured(lambda: pseudobulk(_store(path), usable, folder, target, client=client))
+        options = {"blocks_folder": folder, "target": target, "client": client}
+        return measured(lambda: pseudobulk(_store(path), usable, **options))
 
 
 def aggregate(path: Path) -> Figures:

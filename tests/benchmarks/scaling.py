@@ -16,9 +16,9 @@ from tests.benchmarks.on_disk import groups_of, test_store
 FIRST_BLOCK = """
 import pickle, sys
 from pathlib import Path
-from tasks.expression.blocks import compare_block
+from tasks.expression.blocks import GeneSpan, compare_block
 groups = pickle.loads(Path(sys.argv[2]).read_bytes())
-compare_block(sys.argv[1], sys.argv[3], 0, 2, groups, 1.0)
+compare_block(GeneSpan(Path(sys.argv[1]), Path(sys.argv[3]), 0, 2), groups, scale=1.0)
 """
 
 

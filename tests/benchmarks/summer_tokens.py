@@ -42,7 +42,7 @@ def main() -> None:
         retrieved = retrieve_for(pairs, training, material, options)
         seconds = {"retrieve_s": time.monotonic() - started}
         for variant in ("full", "no-reasoning", "no-retrieval"):
-            questions = material.questions(task, variant, pairs, retrieved)
+            questions = material.questions(task, variant, pairs=pairs, retrieved=retrieved)
             started = time.monotonic()
             prompts = [questions.messages(number) for number in range(len(questions))]
             seconds["render_s"] = time.monotonic() - started

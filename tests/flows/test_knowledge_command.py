@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 
 from flows.__main__ import main
-from tests.tasks.test_knowledge_sources import FILES
-from tests.tasks.test_knowledge_store import write_symbols
+from tests.knowledge_files import FILES, write_symbols
 
 
 @pytest.fixture

@@ -76,6 +76,7 @@ def test_labels_come_from_the_pseudobulk_test_and_filters_are_in_the_recipe(scre
     )
     assert (recipe["min_mean_umis"], recipe["min_expressing_cells"]) == (1, 50)
     assert recipe["fdr"] == "Benjamini-Hochberg over all tests of the table"
+    assert (recipe["ties"], recipe["continuity"]) == ("not ranked", False)
     tests = read_frame(tmp_path / "tests.parquet").astype({"pert": str, "gene": str})
     left = tests[tests["p_value"].isna()]
     assert 0 < len(left) < len(tests)

@@ -38,7 +38,7 @@ def share_found(rng, n, umis, fold, alpha, *, dispersion=DISPERSION, draws=250):
 )
 def test_the_power_claimed_is_the_power_of_simulated_tests(n, umis, alpha):
     rng = np.random.default_rng([n, int(10 * umis), int(1 / alpha)])
-    size = float(detectable_log2_fold_change(n, N_CONTROL, umis, alpha))
+    size = float(detectable_log2_fold_change(n, N_CONTROL, umis=umis, alpha=alpha))
     assert 0.2 < size < 4
     down = share_found(rng, n, umis, 2.0**-size, alpha)
     # 250 draws leave a standard error of .025; with few counts the formula errs towards more power.
@@ -50,7 +50,7 @@ def test_the_power_claimed_is_the_power_of_simulated_tests(n, umis, alpha):
 def test_more_cells_more_umis_and_a_milder_test_see_smaller_changes():
     umis = np.geomspace(0.01, 100, 40)
     for n, alpha in ((30, 1e-3), (300, 1e-3), (300, 1e-2)):
-        sizes = detectable_log2_fold_change(n, N_CONTROL, umis, alpha)
+        sizes = detectable_log2_fold_change(n, N_CONTROL, umis=umis, alpha=alpha)
         finite = np.isfinite(sizes)
         # Once something can be seen, more can be seen with more UMIs.
         assert (np.diff(finite.astype(int)) >= 0).all()
@@ -59,16 +59,16 @@ def test_more_cells_more_umis_and_a_milder_test_see_smaller_changes():
     at = {"n_control": N_CONTROL, "umis": 1.0, "alpha": 1e-3}
     cells = detectable_log2_fold_change(np.array([30, 100, 1000]), **at)
     assert (np.diff(cells) < 0).all()
-    strict = detectable_log2_fold_change(100, N_CONTROL, 1.0, np.array([1e-8, 1e-4, 1e-2]))
+    strict = detectable_log2_fold_change(100, N_CONTROL, umis=1.0, alpha=np.array([1e-8, 1e-4, 1e-2]))
     assert (np.diff(strict) < 0).all()
 
 
 @pytest.mark.filterwarnings("error")
 def test_what_cannot_be_seen_is_infinite_and_not_an_error():
-    assert detectable_log2_fold_change(20, N_CONTROL, 0.0, 1e-3) == np.inf
-    assert detectable_log2_fold_change(20, N_CONTROL, 0.01, 1e-3) == np.inf
-    assert detectable_log2_fold_change(0, N_CONTROL, 5.0, 1e-3) == np.inf
-    assert detectable_log2_fold_change(20, N_CONTROL, 5.0, np.nan) == np.inf
+    assert detectable_log2_fold_change(20, N_CONTROL, umis=0.0, alpha=1e-3) == np.inf
+    assert detectable_log2_fold_change(20, N_CONTROL, umis=0.01, alpha=1e-3) == np.inf
+    assert detectable_log2_fold_change(0, N_CONTROL, umis=5.0, alpha=1e-3) == np.inf
+    assert detectable_log2_fold_change(20, N_CONTROL, umis=5.0, alpha=np.nan) == np.inf
 
 
 @pytest.mark.parametrize("significant", [0, 1, 30])
@@ -97,10 +97,10 @@ def test_each_perturbation_is_judged_by_its_own_cells_library_and_tests():
     made = dict(with_detectable([("P", rows), ("Q", rows)], umis, fdr=0.05))
     for name, library in (("P", 2000.0), ("Q", 500.0)):
         # Two of three genes were tested and one of them is significant.
-        expected = detectable_log2_fold_change(80, 900, rows["mean_control"] * library / 1e4, 0.05)
+        expected = detectable_log2_fold_change(80, 900, umis=rows["mean_control"] * library / 1e4, alpha=0.05)
         np.testing.assert_array_equal(made[name]["detectable_log2_fold_change"], expected)
     together = dict(with_detectable([("P", rows)], umis, fdr=0.05, family=Family(1000, 9)))
-    expected = detectable_log2_fold_change(80, 900, rows["mean_control"] * 0.2, 0.05 * 10 / 1000)
+    expected = detectable_log2_fold_change(80, 900, umis=rows["mean_control"] * 0.2, alpha=0.05 * 10 / 1000)
     np.testing.assert_array_equal(together["P"]["detectable_log2_fold_change"], expected)
 
 

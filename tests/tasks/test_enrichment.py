@@ -100,7 +100,9 @@ def test_the_parts_of_a_models_answer(text, name):
 
 def test_a_prompt_for_a_cluster_describes_its_members_and_not_its_label():
     texts = GeneTexts("entries", lambda role, gene: {"A": "does this"}.get(gene, ""))
-    turns = cluster_messages(Cluster(0, ("A", "B"), "the secret name"), "pert", texts, Prompts.load())
+    turns = cluster_messages(
+        Cluster(0, ("A", "B"), "the secret name"), "pert", texts=texts, prompts=Prompts.load()
+    )
     said = " ".join(turn["content"] for turn in turns)
     assert "Cluster of 2 genes: A, B" in said
     assert "- A: does this" in said

@@ -38,7 +38,8 @@ def table_of(screen, folder, client, **how):
     cells = Screen(store).cells("perturbation", "control", "library_size")
     groups = perturbation_groups(cells, NAMES, usable=np.ones(len(names), bool))
     path = folder / "tests.parquet"
-    compare_expression(store, groups, folder / ".b", path, client=client, recipe={}, **how)
+    places = {"blocks_folder": folder / ".b", "table": path}
+    compare_expression(store, groups, client=client, recipe={}, **places, **how)
     return path
 
 

@@ -58,7 +58,7 @@ def test_the_score_is_the_mean_z_score_moved_and_scaled(store, name):
     counts, names, _ = arrays()
     position = {gene: index for index, gene in enumerate(gene_names(N_GENES))}
     genes = [position[symbol] for symbol in sorted(SETS[name]) if symbol in position]
-    score = set_score(Screen(store), genes, groups_of(store))
+    score = set_score(Screen(store), genes, groups=groups_of(store))
     expected = by_numpy(counts, names, SETS[name])
     assert np.corrcoef(score, expected)[0, 1] == pytest.approx(1, abs=1e-12)
     assert score[names == CONTROL].mean() == pytest.approx(1)
@@ -69,7 +69,9 @@ def test_the_score_is_the_mean_z_score_moved_and_scaled(store, name):
 
 def test_every_test_is_scipys_on_the_scores(store, client, tmp_path):
     _, names, _ = arrays()
-    made, ledger = compare_gene_sets(store, SETS, groups_of(store), None, tmp_path, client=client)
+    made, ledger = compare_gene_sets(
+        store, SETS, groups=groups_of(store), null_groups=None, blocks_folder=tmp_path, client=client
+    )
     assert ledger.requested == ledger.done == 3
     assert made.null_tests is None
     assert list(made.tests) == list(_gene_tests(store, client, tmp_path))
@@ -79,7 +81,7 @@ def test_every_test_is_scipys_on_the_scores(store, client, tmp_path):
     position = {gene: index for index, gene in enumerate(gene_names(N_GENES))}
     for set_name, rows in tests.groupby("gene"):
         genes = [position[symbol] for symbol in sorted(SETS[set_name]) if symbol in position]
-        score = set_score(screen, genes, groups)
+        score = set_score(screen, genes, groups=groups)
         for row in rows.itertuples():
             mine, control = score[names == row.pert], score[names == CONTROL]
             expected = mannwhitneyu(mine, control, method="asymptotic")
@@ -97,7 +99,7 @@ def test_every_test_is_scipys_on_the_scores(store, client, tmp_path):
 def _gene_tests(store, client, folder, *, stratified=False):
     table = folder / "tests.parquet"
     groups = groups_of(store, stratified=stratified)
-    compare_expression(store, groups, folder / ".genes", table, client=client, recipe={})
+    compare_expression(store, groups, blocks_folder=folder / ".genes", table=table, client=client, recipe={})
     return read_frame(table)
 
 
@@ -108,7 +110,9 @@ def test_a_set_of_one_gene_is_tested_as_the_gene_itself(store, client, tmp_path,
         gene: (gene,) for gene in gene_names(N_GENES) if genes["mean_control"][genes["gene"] == gene].all()
     }
     groups = groups_of(store, stratified=stratified)
-    made, _ = compare_gene_sets(store, alone, groups, None, tmp_path / "sets", client=client)
+    made, _ = compare_gene_sets(
+        store, alone, groups=groups, null_groups=None, blocks_folder=tmp_path / "sets", client=client
+    )
     tests = made.tests.astype({"pert": str, "gene": str}).merge(genes, on=["pert", "gene"])
     assert len(tests) == N_PERT * len(alone) > 40
     np.testing.assert_allclose(tests["u_statistic_x"], tests["u_statistic_y"], rtol=1e-12)
@@ -123,7 +127,14 @@ def test_the_order_of_cells_and_genes_changes_no_bit(store, client, tmp_path):
     genes = np.array(gene_names(N_GENES))[columns]
     other = make_store(tmp_path, counts[rows][:, columns], names[rows], genes=genes, batch=batch[rows])
     one, two = (
-        compare_gene_sets(place, SETS, groups_of(place), None, tmp_path / name, client=client)[0]
+        compare_gene_sets(
+            place,
+            SETS,
+            groups=groups_of(place),
+            null_groups=None,
+            blocks_folder=tmp_path / name,
+            client=client,
+        )[0]
         for name, place in (("one", store), ("two", other))
     )
     pd.testing.assert_frame_equal(one.tests, two.tests, check_exact=True)
@@ -135,17 +146,21 @@ def test_false_perturbations_are_tested_on_the_same_scores_and_finished_sets_are
 ):
     screen = Screen(store)
     cells = screen.cells("perturbation", "batch", "control", "library_size")
-    false = false_perturbation_groups(cells, usable=np.ones(len(cells), bool), seed=0, min_cells=20)
+    null = false_perturbation_groups(cells, usable=np.ones(len(cells), bool), seed=0, min_cells=20)
     groups = groups_of(store)
-    first, _ = compare_gene_sets(store, SETS, groups, false, tmp_path, client=client)
-    assert first.null_tests["pert"].nunique() == len(false.names) > 1
-    score = set_score(screen, [5], groups)
+    first, _ = compare_gene_sets(
+        store, SETS, groups=groups, null_groups=null, blocks_folder=tmp_path, client=client
+    )
+    assert first.null_tests["pert"].nunique() == len(null.names) > 1
+    score = set_score(screen, [5], groups=groups)
     row = first.null_tests[first.null_tests["gene"] == "one gene"].iloc[0]
-    mine = score[false.group == false.names.index(str(row["pert"]))]
-    expected = mannwhitneyu(mine, score[false.group == len(false.names)], method="asymptotic")
+    mine = score[null.group == null.names.index(str(row["pert"]))]
+    expected = mannwhitneyu(mine, score[null.group == len(null.names)], method="asymptotic")
     assert row["p_value"] == pytest.approx(expected.pvalue, rel=1e-12)
     (tmp_path / "set-0001.npy").unlink()
-    again, ledger = compare_gene_sets(store, SETS, groups, false, tmp_path, client=client)
+    again, ledger = compare_gene_sets(
+        store, SETS, groups=groups, null_groups=null, blocks_folder=tmp_path, client=client
+    )
     assert (ledger.skipped, ledger.done) == (2, 1)
     pd.testing.assert_frame_equal(first.null_tests, again.null_tests)
 
@@ -156,7 +171,9 @@ def test_genes_that_controls_do_not_show_are_left_out_and_a_set_of_them_is_not_t
     counts[names == "P1", 7] += 3
     place = make_store(tmp_path, counts, names, batch=batch)
     sets = {"blind": ("gene7",), "half": ("gene7", "gene8"), "other half": ("gene8",)}
-    made, _ = compare_gene_sets(place, sets, groups_of(place), None, tmp_path / "sets", client=client)
+    made, _ = compare_gene_sets(
+        place, sets, groups=groups_of(place), null_groups=None, blocks_folder=tmp_path / "sets", client=client
+    )
     p_value = made.tests.astype({"gene": str}).groupby("gene")["p_value"].apply(np.array)
     assert np.isnan(p_value["blind"]).all()
     np.testing.assert_array_equal(p_value["half"], p_value["other half"])
@@ -191,9 +208,9 @@ def test_rank_sums_are_scipys_on_adversarial_values(kind, seed):
         "distinct": rng.normal(size=300),
         "huge": rng.integers(0, 2, 300) * 1e300,
     }[kind]
-    u, ties, totals = rank_sums(values, group, n)
+    u, ties, totals = rank_sums(values, group, n=n)
     sizes = np.bincount(group[group >= 0], minlength=n + 1)
-    p_value, _ = rank_sum_p(u, ties, sizes[:-1], sizes[-1])
+    p_value, _ = rank_sum_p(u, ties, n_pert=sizes[:-1], n_control=sizes[-1])
     for one in range(n):
         mine, control = values[group == one], values[group == n]
         if one == 3:
@@ -213,7 +230,7 @@ def test_stratified_rank_sums_are_weighted_sums_of_the_batches():
     values, group, stratum = rng.integers(0, 9, 400) / 2, rng.integers(0, 4, 400), rng.integers(0, 3, 400)
     group[(stratum == 2) & (group == 3)] = 0
     sizes = np.stack([np.bincount(group[stratum == one], minlength=4) for one in range(3)])
-    u, z, _ = stratified_rank_sums(values, group, stratum, sizes)
+    u, z, _ = stratified_rank_sums(values, group, stratum=stratum, sizes=sizes)
     for one in range(3):
         above, variance, won = 0.0, 0.0, 0.0
         for batch in (0, 1):

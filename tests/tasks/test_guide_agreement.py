@@ -38,7 +38,8 @@ def counted(store, client, folder, *, usable=None, min_cells=10, normalise="libr
     cells = screen.cells("perturbation", "guide", "control", "library_size")
     usable = np.ones(len(cells), bool) if usable is None else usable
     groups = guide_groups(cells, names, usable=usable, min_cells=min_cells, normalise=normalise)
-    return guide_agreement(store, groups, called(names), folder / ".blocks", client=client)
+    blocks = folder / ".blocks"
+    return guide_agreement(store, groups, calls=called(names), blocks_folder=blocks, client=client)
 
 
 def by_pandas(usable, min_cells, normalise):

@@ -13,7 +13,7 @@ import pytest
 from storage.answers import AnswerLedger, read_answers
 from tasks.summer.asking import Limits, ask
 from tasks.summer.engines.choose import LocalOptions, make_engine
-from tasks.summer.engines.lmdeploy import LMDeployEngine, session_length
+from tasks.summer.engines.lmdeploy import TEMPLATE_TOKENS, LMDeployEngine, session_length
 from tasks.summer.engines.openai import ServerOptions
 from tasks.summer.engines.protocol import EngineError, Generation, ModelName, Sampling
 
@@ -183,6 +183,17 @@ def test_the_session_length_is_checked_before_the_model_is_loaded(lmdeploy):
     with pytest.raises(EngineError, match="longest prompt has 1000 tokens"):
         engine_with(session_len=1050)
     assert lmdeploy.made == []
+
+
+def test_an_engine_fits_what_a_new_one_would_be_made_for(lmdeploy):
+    generation = Generation(max_tokens=100)
+    needed = 1000 + TEMPLATE_TOKENS + 100
+    engine = engine_with(session_len=needed)
+    assert engine.fits(1000, generation)
+    assert not engine.fits(1001, generation)
+    assert not engine.fits(1000, Generation(max_tokens=101))
+    with pytest.raises(EngineError, match=f"give {needed + 1} or more"):
+        session_length(1001, generation, needed)
 
 
 def test_without_lmdeploy_the_user_is_told_how_to_get_it(tmp_path, monkeypatch):

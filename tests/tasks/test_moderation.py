@@ -75,7 +75,12 @@ def test_p_values_are_uniform_where_nothing_changes(degrees, most):
     n = len(effect)
     spread = np.exp(np.random.default_rng(2).normal(0, 1, n))
     _, p_value, log10_p = moderated_t(
-        effect * spread, variance * spread**2, pairs, np.ones(n), spread, measured=np.ones(n, bool)
+        effect * spread,
+        variance * spread**2,
+        pairs=pairs,
+        weight=np.ones(n),
+        spread=spread,
+        measured=np.ones(n, bool),
     )
     assert kstest(p_value, "uniform").pvalue > 0.001
     assert 0.0003 < (p_value < 0.001).mean() < most
@@ -86,11 +91,11 @@ def test_p_values_are_uniform_where_nothing_changes(degrees, most):
 def test_what_all_genes_share_is_no_effect_and_what_one_has_more_is():
     effect, variance, pairs = drawn(500)
     spread = np.exp(np.random.default_rng(3).normal(0, 1, 500))
-    everything = np.ones(500, bool)
-    plain = moderated_t(effect, variance, pairs, np.ones(500), spread, measured=everything)
-    moved = moderated_t(effect + 7, variance, pairs, np.ones(500), spread, measured=everything)
+    given = {"pairs": pairs, "weight": np.ones(500), "spread": spread, "measured": np.ones(500, bool)}
+    plain = moderated_t(effect, variance, **given)
+    moved = moderated_t(effect + 7, variance, **given)
     np.testing.assert_allclose(moved[0], plain[0], atol=1e-9)
-    mirrored = moderated_t(-effect, variance, pairs, np.ones(500), spread, measured=everything)
+    mirrored = moderated_t(-effect, variance, **given)
     np.testing.assert_allclose(mirrored[0], -plain[0], atol=1e-12)
     np.testing.assert_allclose(mirrored[1], plain[1], rtol=1e-9)
 
@@ -99,24 +104,27 @@ def test_genes_not_measured_teach_nothing_and_are_not_tested():
     effect, variance, pairs = drawn(60)
     spread, measured = np.linspace(1, 2, 60), np.arange(60) < 50
     pairs[3], spread[4] = 1, np.nan
-    result = moderated_t(effect, variance, pairs, np.ones(60), spread, measured=measured)
+    given = {"pairs": pairs, "weight": np.ones(60), "spread": spread, "measured": measured}
+    result = moderated_t(effect, variance, **given)
     left = np.setdiff1d(np.arange(50), [3, 4])
     assert np.flatnonzero(~np.isnan(result[0])).tolist() == left.tolist()
-    alone = [values[left] for values in (effect, variance, pairs, np.ones(60), spread)]
-    expected = moderated_t(*alone, measured=np.ones(len(left), bool))
+    alone = {name: values[left] for name, values in given.items()}
+    expected = moderated_t(effect[left], variance[left], **alone)
     np.testing.assert_allclose(result[1][left], expected[1], rtol=1e-12)
 
 
 def test_two_genes_are_too_few_to_learn_from():
     effect, variance, pairs = drawn(2)
-    result = moderated_t(effect, variance, pairs, np.ones(2), np.ones(2), measured=np.ones(2, bool))
+    given = {"pairs": pairs, "weight": np.ones(2), "spread": np.ones(2), "measured": np.ones(2, bool)}
+    result = moderated_t(effect, variance, **given)
     assert np.isnan(result).all()
 
 
 def test_variances_of_zero_do_not_make_infinite_statistics():
     effect, variance, pairs = drawn(50)
     variance[:5] = 0
-    result = moderated_t(effect, variance, pairs, np.ones(50), np.ones(50), measured=np.ones(50, bool))
+    given = {"pairs": pairs, "weight": np.ones(50), "spread": np.ones(50), "measured": np.ones(50, bool)}
+    result = moderated_t(effect, variance, **given)
     assert np.isfinite(result).all()
 
 

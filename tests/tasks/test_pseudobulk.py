@@ -19,7 +19,9 @@ def arrays():
 
 
 def summed(store, usable, folder, client):
-    n, ledger = pseudobulk(store, usable, folder / ".blocks", folder / "profiles.h5ad", client=client)
+    n, ledger = pseudobulk(
+        store, usable, blocks_folder=folder / ".blocks", target=folder / "profiles.h5ad", client=client
+    )
     table = anndata.read_h5ad(folder / "profiles.h5ad")
     assert n == table.n_obs
     assert ledger.requested == ledger.done + ledger.skipped

@@ -14,7 +14,7 @@ from scipy.stats import t, ttest_rel
 from storage.screens import Screen
 from storage.tables import read_frame
 from tasks.expression.compare import compare_expression
-from tasks.expression.designs import ComparisonPlan, false_design, screen_design
+from tasks.expression.designs import ComparisonPlan, null_design, screen_design
 from tasks.expression.groups import CellGroups
 from tasks.expression.moderation import shrink_variances
 from tasks.expression.negative_binomial import Comparison, regression_t
@@ -51,7 +51,8 @@ def table_of(folder, client, made=None, *, model="paired", least=2.0, genes=GENE
     design, reasons = screen_design(columns, NAMES, plan, usable=np.ones(len(names), bool))
     table = folder / "tests.parquet"
     how = {"client": client, "recipe": {}} | how
-    compare_expression(store, design.groups, folder / ".b", table, pseudobulk=design.pseudobulk, **how)
+    places = {"blocks_folder": folder / ".b", "table": table}
+    compare_expression(store, design.groups, pseudobulk=design.pseudobulk, **places, **how)
     return read_frame(table).astype({"pert": str, "gene": str}), reasons
 
 
@@ -120,15 +121,15 @@ def test_with_equal_libraries_a_pairs_effect_over_its_error_is_scipys_paired_t()
     effect, variance, pairs, weight, totals, squares = paired_differences(
         columns.indptr.astype(np.int64),
         columns.indices.astype(np.int32),
-        columns.data.astype(np.uint32),
-        groups.group,
-        groups.library,
-        profiles.profile,
-        profiles.first,
-        profiles.batch,
-        profiles.library,
-        profiles.control_of_batch,
-        0.0,
+        counts=columns.data.astype(np.uint32),
+        group=groups.group,
+        library=groups.library,
+        profile=profiles.profile,
+        first=profiles.first,
+        batch=profiles.batch,
+        profile_library=profiles.library,
+        control_of_batch=profiles.control_of_batch,
+        min_umis=0.0,
     )
     sums = np.array(
         [[counts[(group == g) & (batch == b)].sum(axis=0) for b in range(batches)] for g in (0, 1)]
@@ -163,7 +164,7 @@ def test_a_regression_needs_profiles_and_degrees_of_freedom():
     _, reasons = screen_design(frame, ["one", "two"], plan, usable=np.ones(120, bool))
     assert reasons["one"].startswith("1 profiles (batch x guide) beside controls, the regression needs 2")
     assert reasons["two"].startswith("1 residual degrees of freedom")
-    assert false_design(frame, plan, usable=np.ones(120, bool), seed=0) is None
+    assert null_design(frame, plan, usable=np.ones(120, bool), seed=0) is None
 
 
 @pytest.mark.parametrize("model", ["paired", "glm"])
@@ -245,7 +246,7 @@ def test_the_regression_is_statsmodels_formula_with_the_moment_dispersion(disper
         mean = profiles.library * 3e-4 * np.exp(0.3 * profiles.batch) * np.where(profiles.group == 0, 1.4, 1)
         drawn = rng.gamma(1 / dispersion, dispersion * mean) if dispersion else mean
         counts, shift = rng.poisson(drawn).astype(float), 0.2 * seed
-        found, left = regression_t(counts, Comparison.of(profiles, 0, shift))
+        found, left = regression_t(counts, Comparison.of(profiles, 0, shift=shift))
         expected = by_statsmodels(counts, profiles.batch, profiles.group == 0, profiles.library, shift)
         # The dispersion is refitted until it changes by less than a thousandth.
         assert found == pytest.approx(expected[0], rel=2e-3)
@@ -254,7 +255,7 @@ def test_the_regression_is_statsmodels_formula_with_the_moment_dispersion(disper
 
 def test_a_gene_that_one_side_has_lost_altogether_is_strong_evidence():
     profiles, rng = profiles_of()
-    comparison = Comparison.of(profiles, 0, 0.0)
+    comparison = Comparison.of(profiles, 0, shift=0.0)
     mean = profiles.library * 3e-4
     lost = rng.poisson(np.where(profiles.group == 0, 0, mean)).astype(float)
     gained = rng.poisson(np.where(profiles.group == 0, mean, 0)).astype(float)
@@ -268,7 +269,7 @@ def test_batches_without_any_count_or_without_controls_take_no_part():
     profiles, rng = profiles_of()
     counts = rng.poisson(profiles.library * 3e-4).astype(float)
     counts[profiles.batch == 1] = 0
-    found = regression_t(counts, Comparison.of(profiles, 0, 0.0))
+    found = regression_t(counts, Comparison.of(profiles, 0, shift=0.0))
     kept = profiles.batch != 1
     alone = Profiles(
         np.zeros(0, np.int32),
@@ -277,7 +278,7 @@ def test_batches_without_any_count_or_without_controls_take_no_part():
         profiles.library[kept],
         np.array([0, (kept & (profiles.group == 0)).sum(), kept.sum()]),
     )
-    assert found == pytest.approx(regression_t(counts[kept], Comparison.of(alone, 0, 0.0)))
+    assert found == pytest.approx(regression_t(counts[kept], Comparison.of(alone, 0, shift=0.0)))
     apart = Profiles(
         profiles.profile,
         profiles.group,
@@ -285,7 +286,7 @@ def test_batches_without_any_count_or_without_controls_take_no_part():
         profiles.library,
         profiles.first,
     )
-    assert set(apart.batch[Comparison.of(apart, 0, 0.0).rows]) == {0, 2}
+    assert set(apart.batch[Comparison.of(apart, 0, shift=0.0).rows]) == {0, 2}
 
 
 def test_a_gene_of_one_batch_with_a_guide_a_side_cannot_be_tested():
@@ -299,7 +300,7 @@ def test_a_gene_of_one_batch_with_a_guide_a_side_cannot_be_tested():
         profiles.library[kept],
         np.array([0, 4, 8], np.int64),
     )
-    comparison = Comparison.of(pair, 0, 0.0)
+    comparison = Comparison.of(pair, 0, shift=0.0)
     everywhere = np.full(8, 30.0)
     assert np.isfinite(regression_t(everywhere, comparison)[0])
     assert np.isnan(regression_t(np.where(pair.batch == 1, 30.0, 0.0), comparison)[0])

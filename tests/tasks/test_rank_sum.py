@@ -33,7 +33,7 @@ def ours(counts, group, library=None):
     sizes = np.bincount(group[group >= 0], minlength=group.max() + 1).astype(np.int64)
     block = columns.indptr.astype(np.int64), columns.indices.astype(np.int32), columns.data.astype(np.uint32)
     u, ties, totals = rank_sum_block(*block, group, library, sizes)
-    return u, *rank_sum_p(u, ties, sizes[:-1, None], sizes[-1]), totals
+    return u, *rank_sum_p(u, ties, n_pert=sizes[:-1, None], n_control=sizes[-1]), totals
 
 
 def by_scipy(counts, group, library=None):
@@ -186,7 +186,9 @@ def run_tests(store, table, client, *, normalise="library", pseudocount=0.1):
     usable = (cells["library_size"] > 0).to_numpy()
     groups = perturbation_groups(cells, names, usable=usable, normalise=normalise)
     how = {"normalise": normalise, "pseudocount": pseudocount, "client": client, "recipe": {"test": "x"}}
-    n_tests, ledger = compare_expression(store, groups, table.parent / f".{table.stem}-blocks", table, **how)
+    n_tests, ledger = compare_expression(
+        store, groups, blocks_folder=table.parent / f".{table.stem}-blocks", table=table, **how
+    )
     assert n_tests == len(names) * screen.n_genes
     return ledger
 
@@ -322,12 +324,14 @@ def test_a_group_without_cells_or_a_screen_without_groups_gives_no_evidence(tmp_
     store = make_store(tmp_path, counts, names)
     control = np.where(names == CONTROL, 1, -1).astype(np.int32)
     empty = CellGroups.make(["nobody"], control, np.ones(N_CELLS))
-    compare_expression(store, empty, tmp_path / "a", tmp_path / "a.parquet", client=client, recipe={})
+    places = {"blocks_folder": tmp_path / "a", "table": tmp_path / "a.parquet"}
+    compare_expression(store, empty, client=client, recipe={}, **places)
     table = read_frame(tmp_path / "a.parquet")
     assert len(table) == N_GENES
     assert (table["p_value"] == 1).all()
     nobody = CellGroups.make([], control - 1, np.ones(N_CELLS))
-    compare_expression(store, nobody, tmp_path / "b", tmp_path / "b.parquet", client=client, recipe={})
+    places = {"blocks_folder": tmp_path / "b", "table": tmp_path / "b.parquet"}
+    compare_expression(store, nobody, client=client, recipe={}, **places)
     assert len(read_frame(tmp_path / "b.parquet")) == 0
 
 

@@ -11,7 +11,7 @@ from scipy import sparse
 from storage.errors import InputError
 from storage.tables import read_frame
 from tasks.screens.planted_network import SMALLEST_EFFECT, observed_knowledge, plant_network
-from tasks.screens.simulate import CONTROL, _design, simulate_screen
+from tasks.screens.simulate import CONTROL, ScreenSizes, design_cells, simulate_screen
 
 SIZES = {"cells": 9_000, "genes": 300, "perturbations": 20, "seed": 5}
 
@@ -138,10 +138,17 @@ def test_the_truth_lists_each_effect_once_and_none_of_nothing(made):
     assert (others["true_log2_fold_change"].abs() < 1).mean() > 0.6
 
 
+def sizes_of(**given):
+    """50 targets with three guides each in four batches, and what is given."""
+    plain = {"genes": 50, "perturbations": 50, "guides": 3, "batches": 4, "mean_umis": None, "seed": 0}
+    return ScreenSizes(**({"wrong_guide": 0.0, "batch_imbalance": 0.0} | plain | given))
+
+
 @pytest.mark.parametrize("wrong", [0.0, 0.02, 0.3])
 def test_the_share_of_cells_with_another_guide_than_recorded_is_as_asked_for(wrong):
     names = np.array([f"G{i}" for i in range(50)])
-    obs, carried = _design(names, 40_000, 5_000, 3, 4, wrong, 0.0, np.random.default_rng(0))
+    sizes = sizes_of(cells=40_000, controls=5_000, wrong_guide=wrong)
+    obs, carried = design_cells(sizes, names, rng=np.random.default_rng(0))
     recorded = pd.Index(names).get_indexer(obs["perturbation"].astype(str))
     idle = obs["guide_id"].astype(str).str.endswith("_3").to_numpy() & (recorded >= 0)
     at_work = np.where(idle, -1, recorded)
@@ -154,7 +161,8 @@ def test_imbalance_gives_each_perturbation_a_batch_with_most_of_its_cells():
     names = np.array([f"G{i}" for i in range(30)])
     largest = []
     for imbalance in (0.0, 1.0):
-        obs, _ = _design(names, 30_000, 3_000, 3, 4, 0.0, imbalance, np.random.default_rng(0))
+        sizes = sizes_of(cells=30_000, controls=3_000, batch_imbalance=imbalance)
+        obs, _ = design_cells(sizes, names, rng=np.random.default_rng(0))
         table = pd.crosstab(obs["perturbation"], obs["batch"], normalize="index")
         largest.append(table.max(axis=1))
     assert (largest[0] < 0.35).all()

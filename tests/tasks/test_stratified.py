@@ -108,7 +108,7 @@ def test_a_shift_of_a_whole_batch_is_not_taken_for_an_effect():
     pieces = (columns.indptr.astype(np.int64), columns.indices, columns.data.astype(np.uint32))
     sizes = np.bincount(group[group >= 0]).astype(np.int64)
     u, ties, _ = rank_sum_block(*pieces, group.astype(np.int32), library, sizes)
-    pooled, _ = rank_sum_p(u, ties, sizes[:-1, None], sizes[-1])
+    pooled, _ = rank_sum_p(u, ties, n_pert=sizes[:-1, None], n_control=sizes[-1])
     _, within, _, _ = within_batches(counts, group, batch, library)
     assert (pooled < 0.05).mean() > 0.9
     assert 0.02 < (within < 0.05).mean() < 0.09

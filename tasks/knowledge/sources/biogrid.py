@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.knowledge.sources.delimited import CATEGORY, column_problems, renamed, stream_columns
-from tasks.knowledge.sources.given import Given
 from tasks.knowledge.sources.protocol import GENE_GENE, HUMAN, Links, Reading, link_frame, release_in
+from tasks.knowledge.sources.source_file import SourceFile
 
 SIDES = ("A", "B")
 
@@ -33,23 +33,23 @@ class BioGrid:
     delimiter: ClassVar[str] = "\t"
     keeps_unknown: ClassVar[bool] = False
 
-    def database(self, given: Given) -> str:
+    def database(self, file: SourceFile) -> str:
         """BioGRID."""
         return "biogrid"
 
-    def problems(self, given: Given, reading: Reading) -> list[str]:
+    def problems(self, file: SourceFile, reading: Reading) -> list[str]:
         """Look at the first line."""
-        return column_problems(given, self.columns, self.delimiter)
+        return column_problems(file, self.columns, self.delimiter)
 
-    def read(self, given: Given, reading: Reading) -> Links:
+    def read(self, file: SourceFile, reading: Reading) -> Links:
         """Stream the rows in which both genes are human."""
-        frame, read = stream_columns(given, dict.fromkeys(self.columns, CATEGORY), keep=_both_human)
+        frame, read = stream_columns(file, dict.fromkeys(self.columns, CATEGORY), keep=_both_human)
         source, target = (renamed(frame[f"Official Symbol Interactor {side}"], str.strip) for side in SIDES)
         relation = renamed(frame["Experimental System Type"], lambda kind: f"biogrid_{kind.strip().lower()}")
         evidence = renamed(frame["Experimental System"], str.strip)
-        links = link_frame(source, target, relation, GENE_GENE, evidence=evidence)
+        links = link_frame(source, target, relation=relation, kind=GENE_GENE, evidence=evidence)
         dropped = {"other species": read - len(frame)}
-        return Links(links, read, dropped, _entrez_ids(frame), release=release_in(given.stem))
+        return Links(links, read, dropped, _entrez_ids(frame), release=release_in(file.stem))
 
 
 def _both_human(batch: pa.RecordBatch) -> pa.Array:

@@ -14,8 +14,8 @@ from tasks.knowledge.sources.delimited import (
     renamed,
     stream_columns,
 )
-from tasks.knowledge.sources.given import Given
 from tasks.knowledge.sources.protocol import GENE_GENE, Links, Reading, link_frame, release_in
+from tasks.knowledge.sources.source_file import SourceFile
 
 CELL_LINES = re.compile(r"293t|hct116")
 
@@ -31,26 +31,26 @@ class BioPlex:
     delimiter: ClassVar[str] = "\t"
     keeps_unknown: ClassVar[bool] = False
 
-    def database(self, given: Given) -> str:
+    def database(self, file: SourceFile) -> str:
         """BioPlex."""
         return "bioplex"
 
-    def problems(self, given: Given, reading: Reading) -> list[str]:
+    def problems(self, file: SourceFile, reading: Reading) -> list[str]:
         """Look at the first line."""
-        return column_problems(given, self.columns, self.delimiter)
+        return column_problems(file, self.columns, self.delimiter)
 
-    def read(self, given: Given, reading: Reading) -> Links:
+    def read(self, file: SourceFile, reading: Reading) -> Links:
         """Read all rows; all of BioPlex is human."""
-        ids = [column for column in ("GeneA", "GeneB") if column in columns_of(given, self.delimiter)]
+        ids = [column for column in ("GeneA", "GeneB") if column in columns_of(file, self.delimiter)]
         types = {"SymbolA": CATEGORY, "SymbolB": CATEGORY, "pInt": pa.float32()}
-        frame, read = stream_columns(given, types | dict.fromkeys(ids, CATEGORY), quoted=True)
+        frame, read = stream_columns(file, types | dict.fromkeys(ids, CATEGORY), quoted=True)
         source, target = (renamed(frame[column], str.strip) for column in ("SymbolA", "SymbolB"))
-        line = CELL_LINES.search(given.own_name.lower())
+        line = CELL_LINES.search(file.own_name.lower())
         links = link_frame(
             source,
             target,
-            "bioplex_interacts",
-            GENE_GENE,
+            relation="bioplex_interacts",
+            kind=GENE_GENE,
             score=frame["pInt"].to_numpy(),
             evidence=line.group().upper() if line else "",
         )
@@ -58,4 +58,4 @@ class BioPlex:
         for column in ids:
             pairs = frame[[f"Symbol{column[-1]}", column]].drop_duplicates().astype(str)
             entrez |= {name.strip(): f"entrez:{gene}" for name, gene in pairs.itertuples(index=False)}
-        return Links(links, read, ids=entrez, release=release_in(given.stem))
+        return Links(links, read, ids=entrez, release=release_in(file.stem))

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from storage.errors import InputError
 from tasks.knowledge.sources.delimited import columns_of
-from tasks.knowledge.sources.given import Given
 from tasks.knowledge.sources.protocol import GENE_TERM, Links, Reading, link_frame, release_in
+from tasks.knowledge.sources.source_file import SourceFile
 
 #: What is read, by its name in lower case up to release 4 and from release 5 on.
 FIELDS = {
@@ -33,26 +33,26 @@ class Corum:
     delimiter: ClassVar[str] = "\t"
     keeps_unknown: ClassVar[bool] = False
 
-    def database(self, given: Given) -> str:
+    def database(self, file: SourceFile) -> str:
         """CORUM."""
         return "corum"
 
-    def problems(self, given: Given, reading: Reading) -> list[str]:
+    def problems(self, file: SourceFile, reading: Reading) -> list[str]:
         """Look at the first line."""
-        found = columns_of(given, self.delimiter)
+        found = columns_of(file, self.delimiter)
         if not found:
             return ["the file is empty"]
         missing = [" or ".join(names) for role, names in FIELDS.items() if _place(found, role) < 0]
         shown = ", ".join(found[:8])
         return [f"columns {', '.join(missing)} are missing; found {shown}"] if missing else []
 
-    def read(self, given: Given, reading: Reading) -> Links:
+    def read(self, file: SourceFile, reading: Reading) -> Links:
         """Read the human complexes."""
-        found = columns_of(given, self.delimiter)
+        found = columns_of(file, self.delimiter)
         place = {role: _place(found, role) for role in FIELDS}
         genes, complexes, terms, dropped, read = [], [], {}, {"other species": 0}, 0
         short = []
-        for record in _records(given):
+        for record in _records(file):
             read += 1
             fields = [field.strip().strip('"') for field in record.split("\t")]
             if len(fields) <= max(place.values()):
@@ -67,11 +67,11 @@ class Corum:
             genes += members
             complexes += [term] * len(members)
         if short:
-            raise InputError(given.name, [f"complexes with too few fields: {', '.join(short[:5])}"])
+            raise InputError(file.name, [f"complexes with too few fields: {', '.join(short[:5])}"])
         if not read:
-            raise InputError(given.name, ["there are no complexes below its first line"])
-        frame = link_frame(genes, complexes, "corum_member", GENE_TERM)
-        return Links(frame, read, dropped, terms=terms, release=release_in(given.stem))
+            raise InputError(file.name, ["there are no complexes below its first line"])
+        frame = link_frame(genes, complexes, relation="corum_member", kind=GENE_TERM)
+        return Links(frame, read, dropped, terms=terms, release=release_in(file.stem))
 
 
 def _place(columns: list[str], role: str) -> int:
@@ -79,10 +79,10 @@ def _place(columns: list[str], role: str) -> int:
     return next((lower.index(name) for name in FIELDS[role] if name in lower), -1)
 
 
-def _records(given: Given) -> Iterator[str]:
+def _records(file: SourceFile) -> Iterator[str]:
     """The complexes; comments in them may run over several lines, so one begins at every number."""
     record = ""
-    with given.open_text() as text:
+    with file.open_text() as text:
         next(text, None)
         for line in text:
             if RECORD.match(line) and record:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.csv as pv
 
 from storage.errors import InputError
-from tasks.knowledge.sources.given import Given
+from tasks.knowledge.sources.source_file import SourceFile
 
 #: Names repeat a lot: as categories a block of millions of rows stays small.
 CATEGORY = pa.dictionary(pa.int32(), pa.string())
@@ -20,15 +20,15 @@ BLOCK_BYTES = 16 * 2**20
 Keep = Callable[[pa.RecordBatch], pa.Array]
 
 
-def columns_of(given: Given, delimiter: str) -> list[str]:
+def columns_of(file: SourceFile, delimiter: str) -> list[str]:
     """Names in the first line, quotes taken off."""
-    line = given.first_line()
+    line = file.first_line()
     return [name.strip().strip('"') for name in line.split(delimiter)] if line.strip() else []
 
 
-def column_problems(given: Given, columns: Sequence[str], delimiter: str) -> list[str]:
+def column_problems(file: SourceFile, columns: Sequence[str], delimiter: str) -> list[str]:
     """Say that the file is empty, or which columns it lacks."""
-    found = columns_of(given, delimiter)
+    found = columns_of(file, delimiter)
     if not found:
         return ["the file is empty"]
     missing = [column for column in columns if column not in found]
@@ -39,7 +39,7 @@ def column_problems(given: Given, columns: Sequence[str], delimiter: str) -> lis
 
 
 def stream_columns(
-    given: Given,
+    file: SourceFile,
     types: dict[str, pa.DataType],
     *,
     delimiter: str = "\t",
@@ -78,7 +78,7 @@ def stream_columns(
     """
     read, batches = 0, []
     try:
-        with given.open() as raw:
+        with file.open() as raw:
             reader = pv.open_csv(
                 raw,
                 pv.ReadOptions(block_size=BLOCK_BYTES, column_names=names, skip_rows=skip_lines),
@@ -94,9 +94,9 @@ def stream_columns(
                 read += batch.num_rows
                 batches.append(batch if keep is None else batch.filter(keep(batch)))
     except pa.ArrowInvalid as error:
-        raise InputError(given.name, [f"cannot be read as a table ({_one_line(error)})"]) from error
+        raise InputError(file.name, [f"cannot be read as a table ({_one_line(error)})"]) from error
     if not read:
-        raise InputError(given.name, ["there are no rows below its first line"])
+        raise InputError(file.name, ["there are no rows below its first line"])
     return pa.Table.from_batches(batches).to_pandas(), read
 
 

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from storage.errors import InputError
 from tasks.knowledge.sources.delimited import CATEGORY, renamed, stream_columns
-from tasks.knowledge.sources.given import Given
 from tasks.knowledge.sources.protocol import GENE_TERM, HUMAN, Links, Reading, link_frame, release_in
+from tasks.knowledge.sources.source_file import SourceFile
 
 #: The format's columns; those that are read have names.
 N_COLUMNS = 17
@@ -32,13 +32,13 @@ class Gaf:
     delimiter: ClassVar[str] = "\t"
     keeps_unknown: ClassVar[bool] = False
 
-    def database(self, given: Given) -> str:
+    def database(self, file: SourceFile) -> str:
         """The Gene Ontology."""
         return "go"
 
-    def problems(self, given: Given, reading: Reading) -> list[str]:
+    def problems(self, file: SourceFile, reading: Reading) -> list[str]:
         """Look at the comments the file begins with and at its first row."""
-        comments, first = _beginning(given)
+        comments, first = _beginning(file)
         if not comments and not first:
             return ["the file is empty"]
         version = next((line for line in comments if line.startswith("!gaf-version:")), "")
@@ -52,12 +52,12 @@ class Gaf:
             problems.append(f"a row has {found} fields; GAF 2 has {N_COLUMNS}, with tabs between")
         return problems
 
-    def read(self, given: Given, reading: Reading) -> Links:
+    def read(self, file: SourceFile, reading: Reading) -> Links:
         """Stream the annotations."""
-        comments, _ = _beginning(given)
+        comments, _ = _beginning(file)
         names = [PLACES.get(at, f"column {at + 1}") for at in range(N_COLUMNS)]
         frame, read = stream_columns(
-            given,
+            file,
             dict.fromkeys(PLACES.values(), CATEGORY),
             names=names,
             skip_lines=len(comments),
@@ -70,22 +70,22 @@ class Gaf:
         frame = frame[~negated]
         unknown = sorted(set(frame["aspect"].astype(str)) - set(ASPECTS))
         if unknown:
-            raise InputError(given.name, [f"aspects must be P, C or F; found {', '.join(unknown)}"])
+            raise InputError(file.name, [f"aspects must be P, C or F; found {', '.join(unknown)}"])
         links = link_frame(
             renamed(frame["symbol"], str.strip),
             renamed(frame["term"], str.strip),
-            renamed(frame["aspect"], lambda aspect: ASPECTS.get(aspect, "")),
-            GENE_TERM,
+            relation=renamed(frame["aspect"], lambda aspect: ASPECTS.get(aspect, "")),
+            kind=GENE_TERM,
             evidence=renamed(frame["evidence"], str.strip),
         )
-        return Links(links, read, dropped, _protein_ids(frame), release=_release(given, comments))
+        return Links(links, read, dropped, _protein_ids(frame), release=_release(file, comments))
 
 
-def _beginning(given: Given) -> tuple[list[str], str]:
+def _beginning(file: SourceFile) -> tuple[list[str], str]:
     """The comments before the first row, and that row."""
-    with given.open_text() as text:
+    with file.open_text() as text:
         comments = [line.rstrip("\n") for line in takewhile(lambda line: line.startswith("!"), text)]
-    with given.open_text() as text:
+    with file.open_text() as text:
         first = next((line for line in text if not line.startswith("!")), "")
     return comments, first.rstrip("\n")
 
@@ -109,6 +109,6 @@ def _protein_ids(frame: pd.DataFrame) -> dict[str, str]:
     return {name.strip(): f"uniprot:{accession}" for name, accession in pairs.itertuples(index=False)}
 
 
-def _release(given: Given, comments: list[str]) -> str:
+def _release(file: SourceFile, comments: list[str]) -> str:
     dates = (re.match(r"!date-generated:\s*(\S+)", line) for line in comments)
-    return next((found.group(1)[:10] for found in dates if found), release_in(given.stem))
+    return next((found.group(1)[:10] for found in dates if found), release_in(file.stem))

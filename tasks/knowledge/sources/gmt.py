@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from storage.errors import InputError
-from tasks.knowledge.sources.given import Given
 from tasks.knowledge.sources.protocol import GENE_TERM, LICENCES, Links, Reading, link_frame, release_in
+from tasks.knowledge.sources.source_file import SourceFile
 
 #: Ids of terms that sets' names or descriptions give.
 ACCESSION = re.compile(r"R-HSA-\d+|GO:\d{7}|(?<![A-Za-z])WP\d+")
@@ -39,9 +39,9 @@ class Gmt:
     delimiter: ClassVar[str] = "\t"
     keeps_unknown: ClassVar[bool] = False
 
-    def database(self, given: Given) -> str:
+    def database(self, file: SourceFile) -> str:
         """The database the file's name tells, else its first word."""
-        name = given.own_name.lower()
+        name = file.own_name.lower()
         known = [word for word in LICENCES if len(word) > 2 and word in name]
         if known:
             return known[0]
@@ -49,23 +49,23 @@ class Gmt:
             return "msigdb"
         return re.split(r"[^a-z0-9]", name)[0] or "gmt"
 
-    def problems(self, given: Given, reading: Reading) -> list[str]:
+    def problems(self, file: SourceFile, reading: Reading) -> list[str]:
         """Look at the first line."""
-        line = given.first_line()
+        line = file.first_line()
         if not line.strip():
             return ["the file is empty"]
         fields = line.count("\t") + 1
         wanted = "a set's name, a description and its genes, with tabs between"
         return [] if fields >= 3 else [f"its first line has {fields} fields; {wanted} are needed"]
 
-    def read(self, given: Given, reading: Reading) -> Links:
+    def read(self, file: SourceFile, reading: Reading) -> Links:
         """Read all sets."""
-        database = self.database(given)
+        database = self.database(file)
         genes: defaultdict[str, int] = defaultdict(count().__next__)
         members, sizes, sets, short = [], [], [], []
         dropped = {"other species": 0}
         read = 0
-        with given.open_text() as text:
+        with file.open_text() as text:
             for number, line in enumerate(text, 1):
                 fields = line.rstrip("\n").split("\t")
                 if not line.strip():
@@ -84,26 +84,35 @@ class Gmt:
         if short:
             shown = ", ".join(short[:5]) + (" and more" if len(short) > 5 else "")
             problem = f"{len(short)} lines have no name or no third field: {shown}"
-            raise InputError(given.name, [problem])
+            raise InputError(file.name, [problem])
         return Links(
-            _frame(list(genes), members, sizes, sets, database),
+            _frame(list(genes), members, sizes=sizes, sets=sets, database=database),
             read,
             dropped,
-            terms={_accession(*one): _title(one[0]) for one in sets},
-            release=release_in(given.stem),
+            terms={_accession(name, description): _title(name) for name, description in sets},
+            release=release_in(file.stem),
         )
 
 
 def _frame(
-    genes: list[str], members: list[int], sizes: list[int], sets: list[tuple[str, str]], database: str
+    genes: list[str], members: list[int], *, sizes: list[int], sets: list[tuple[str, str]], database: str
 ) -> pd.DataFrame:
+    """The sets' links.
+
+    Parameters
+    ----------
+    members
+        Positions in ``genes``, set after set; ``sizes`` says how many each set has.
+    sets
+        Name and description of each.
+    """
     order = np.repeat(np.arange(len(sets)), sizes)
-    terms = pd.Categorical([_accession(*one) for one in sets])
+    terms = pd.Categorical([_accession(name, description) for name, description in sets])
     relations = pd.Categorical([_relation(name, database) for name, _ in sets])
     source = pd.Categorical.from_codes(
         np.asarray(members, np.int64), categories=pd.Index(genes, dtype=object)
     )
-    return link_frame(source, terms[order], relations[order], GENE_TERM)
+    return link_frame(source, terms[order], relation=relations[order], kind=GENE_TERM)
 
 
 def _accession(name: str, description: str) -> str:

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from storage.errors import InputError
 from storage.tables import read_frame
-from tasks.knowledge.sources.given import Given
 from tasks.knowledge.sources.protocol import GENE_GENE, GENE_TERM, Links, Reading, link_frame, release_in
+from tasks.knowledge.sources.source_file import SourceFile
 
 EDGE_COLUMNS = ("source_gene", "target_gene", "relation")
 TERM_COLUMNS = ("source_gene", "target", "relation")
@@ -32,27 +32,27 @@ class ParquetTables:
     delimiter: ClassVar[str] = ""
     keeps_unknown: ClassVar[bool] = True
 
-    def database(self, given: Given) -> str:
+    def database(self, file: SourceFile) -> str:
         """The word after ``edges`` or ``gene``."""
-        return database_of(given.path)
+        return database_of(file.path)
 
-    def problems(self, given: Given, reading: Reading) -> list[str]:
+    def problems(self, file: SourceFile, reading: Reading) -> list[str]:
         """Look at the schema."""
-        if given.member:
+        if file.member:
             return ["Parquet tables are read from a folder, not from an archive; unpack it"]
-        return [text.removeprefix(f"{given.name} ") for text in schema_problems(given.path, _columns(given))]
+        return [text.removeprefix(f"{file.name} ") for text in schema_problems(file.path, _columns(file))]
 
-    def read(self, given: Given, reading: Reading) -> Links:
+    def read(self, file: SourceFile, reading: Reading) -> Links:
         """Read the links; a ``score`` or ``evidence`` the table has is kept."""
-        columns = _columns(given)
-        links = read_links(given.path, columns)
-        frame = read_frame(given.path)
+        columns = _columns(file)
+        links = read_links(file.path, columns)
+        frame = read_frame(file.path)
         score = pd.to_numeric(frame["score"], errors="coerce").to_numpy() if "score" in frame else None
         evidence = frame["evidence"].fillna("").astype(str) if "evidence" in frame else ""
         kind = GENE_GENE if columns == EDGE_COLUMNS else GENE_TERM
-        parts = (pd.Categorical(links[column]) for column in columns)
-        made = link_frame(*parts, kind, score=score, evidence=evidence)
-        return Links(made, len(made), release=release_in(given.stem))
+        source, target, relation = (pd.Categorical(links[column]) for column in columns)
+        typed = link_frame(source, target, relation=relation, kind=kind, score=score, evidence=evidence)
+        return Links(typed, len(typed), release=release_in(file.stem))
 
 
 def database_of(path: Path) -> str:
@@ -83,5 +83,5 @@ def read_links(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     return frame
 
 
-def _columns(given: Given) -> tuple[str, ...]:
-    return EDGE_COLUMNS if given.own_name.lower().startswith("edges_") else TERM_COLUMNS
+def _columns(file: SourceFile) -> tuple[str, ...]:
+    return EDGE_COLUMNS if file.own_name.lower().startswith("edges_") else TERM_COLUMNS

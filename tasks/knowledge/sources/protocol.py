@@ -10,7 +10,7 @@ from typing import ClassVar, Protocol
 import numpy as np
 import pandas as pd
 
-from tasks.knowledge.sources.given import Given
+from tasks.knowledge.sources.source_file import SourceFile
 
 GENE_GENE, GENE_TERM = "gene-gene", "gene-term"
 KINDS = (GENE_GENE, GENE_TERM)
@@ -78,7 +78,7 @@ class Reading:
     """
 
     min_string_score: int = 700
-    beside: tuple[Given, ...] = ()
+    beside: tuple[SourceFile, ...] = ()
 
 
 class Source(Protocol):
@@ -106,13 +106,13 @@ class Source(Protocol):
     delimiter: ClassVar[str]
     keeps_unknown: ClassVar[bool]
 
-    def database(self, given: Given) -> str:
+    def database(self, file: SourceFile) -> str:
         """The database a file is from, one word."""
 
-    def problems(self, given: Given, reading: Reading) -> list[str]:
+    def problems(self, file: SourceFile, reading: Reading) -> list[str]:
         """What is wrong with a file, as far as its beginning and its name tell."""
 
-    def read(self, given: Given, reading: Reading) -> Links:
+    def read(self, file: SourceFile, reading: Reading) -> Links:
         """Read all its human links.
 
         Raises
@@ -147,9 +147,9 @@ def constant(text: str, n: int) -> pd.Categorical:
 def link_frame(
     source: Sequence | pd.Categorical,
     target: Sequence | pd.Categorical,
+    *,
     relation: str | Sequence | pd.Categorical,
     kind: str,
-    *,
     score: np.ndarray | None = None,
     evidence: str | Sequence | pd.Categorical = "",
 ) -> pd.DataFrame:

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from storage.errors import InputError
-from tasks.knowledge.sources.given import Given
 from tasks.knowledge.sources.protocol import GENE_GENE, GENE_TERM, Links, Reading, link_frame
+from tasks.knowledge.sources.source_file import SourceFile
 
 #: The aspect of GO that a relation belongs to (GAF 2.2); a negated one is none.
 GO_ASPECTS = {
@@ -40,43 +40,43 @@ class PublishedGraph:
     delimiter: ClassVar[str] = ""
     keeps_unknown: ClassVar[bool] = False
 
-    def database(self, given: Given) -> str:
+    def database(self, file: SourceFile) -> str:
         """The database that gives the file its name."""
-        return given.stem.lower()
+        return file.stem.lower()
 
-    def problems(self, given: Given, reading: Reading) -> list[str]:
+    def problems(self, file: SourceFile, reading: Reading) -> list[str]:
         """Nothing can be told before all of the file is read, except that it is empty."""
-        return [] if given.first_line().strip() else ["the file is empty"]
+        return [] if file.first_line().strip() else ["the file is empty"]
 
-    def read(self, given: Given, reading: Reading) -> Links:
+    def read(self, file: SourceFile, reading: Reading) -> Links:
         """Read one graph."""
-        content = _load(given)
+        content = _load(file)
         kind = GENE_TERM if isinstance(content, list) else GENE_GENE
         by_gene = content[0] if isinstance(content, list) and content else content
         rows, wrong = _rows(by_gene)
         if wrong:
             shown = ", ".join(wrong[:3])
             message = f"{len(wrong)} genes have something else than [neighbour, evidence]: {shown}"
-            raise InputError(given.name, [message])
+            raise InputError(file.name, [message])
         if not rows:
-            raise InputError(given.name, ["there are no links in it"])
-        database = self.database(given)
+            raise InputError(file.name, ["there are no links in it"])
+        database = self.database(file)
         kept = [row for row in rows if not row[2].startswith(NEGATED)]
         genes, targets, evidence, scores = (list(column) for column in zip(*kept, strict=True))
         relation: str | list[str] = f"{database}_{'member' if kind == GENE_TERM else 'interacts'}"
         if database == "go":
             relation = [_aspect(text) for text in evidence]
         score = np.array(scores, np.float32)
-        frame = link_frame(genes, targets, relation, kind, score=score, evidence=evidence)
+        frame = link_frame(genes, targets, relation=relation, kind=kind, score=score, evidence=evidence)
         dropped = {"NOT annotations": len(rows) - len(kept)} if database == "go" else {}
-        return Links(frame, len(rows), dropped, terms=self._terms(frame, given, reading))
+        return Links(frame, len(rows), dropped, terms=self._terms(frame, file, reading))
 
-    def _terms(self, frame: pd.DataFrame, given: Given, reading: Reading) -> dict[str, str]:
+    def _terms(self, frame: pd.DataFrame, file: SourceFile, reading: Reading) -> dict[str, str]:
         """Names of GO terms from the list beside, if it is there."""
-        if self.database(given) != "go":
+        if self.database(file) != "go":
             return {}
         for other in reading.beside:
-            if self.beside.search(other.own_name.lower()) and other.path.parent == given.path.parent:
+            if self.beside.search(other.own_name.lower()) and other.path.parent == file.path.parent:
                 names = _load(other)
                 if not isinstance(names, dict):
                     raise InputError(other.name, ["not an object of term -> name"])
@@ -84,12 +84,12 @@ class PublishedGraph:
         return {}
 
 
-def _load(given: Given) -> object:
-    with given.open() as raw:
+def _load(file: SourceFile) -> object:
+    with file.open() as raw:
         try:
             return json.load(raw)
         except ValueError as error:
-            raise InputError(given.name, [f"not JSON ({error})"]) from error
+            raise InputError(file.name, [f"not JSON ({error})"]) from error
 
 
 def _rows(by_gene: object) -> tuple[list[tuple[str, str, str, float]], list[str]]:

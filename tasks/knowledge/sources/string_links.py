@@ -6,13 +6,14 @@ import re
 from typing import ClassVar
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.errors import InputError
 from tasks.knowledge.sources.delimited import CATEGORY, column_problems, renamed, stream_columns
-from tasks.knowledge.sources.given import Given
 from tasks.knowledge.sources.protocol import GENE_GENE, HUMAN, Links, Reading, link_frame, release_in
+from tasks.knowledge.sources.source_file import SourceFile
 
 INFO_COLUMNS = ("#string_protein_id", "preferred_name")
 
@@ -28,14 +29,14 @@ class StringLinks:
     delimiter: ClassVar[str] = " "
     keeps_unknown: ClassVar[bool] = False
 
-    def database(self, given: Given) -> str:
+    def database(self, file: SourceFile) -> str:
         """STRING."""
         return "string"
 
-    def problems(self, given: Given, reading: Reading) -> list[str]:
+    def problems(self, file: SourceFile, reading: Reading) -> list[str]:
         """Look at the first lines of the links and of the proteins' names."""
-        problems = column_problems(given, self.columns, self.delimiter)
-        info = self._info(given, reading)
+        problems = column_problems(file, self.columns, self.delimiter)
+        info = self._info(file, reading)
         if info is None:
             wanted = "9606.protein.info.v12.0.txt.gz"
             problems.append(f"the proteins' names are missing: give STRING's {wanted} of its release too")
@@ -43,35 +44,36 @@ class StringLinks:
             problems += [f"{info.name}: {text}" for text in column_problems(info, INFO_COLUMNS, "\t")]
         return problems
 
-    def read(self, given: Given, reading: Reading) -> Links:
+    def read(self, file: SourceFile, reading: Reading) -> Links:
         """Stream the links; those below the score or of other species are left out."""
-        names = self._names(self._info(given, reading))
+        names = self._names(self._info(file, reading))
 
         def keep(batch: pa.RecordBatch) -> pa.Array:
             return pc.greater_equal(batch["combined_score"], reading.min_string_score)
 
         types = {"protein1": CATEGORY, "protein2": CATEGORY, "combined_score": pa.int32()}
-        frame, read = stream_columns(given, types, delimiter=self.delimiter, keep=keep)
+        frame, read = stream_columns(file, types, delimiter=self.delimiter, keep=keep)
         human = np.logical_and.reduce([_human(frame[column]) for column in ("protein1", "protein2")])
         dropped = {f"score below {reading.min_string_score}": read - len(frame)}
         dropped["other species"] = int((~human).sum())
         frame = frame[human]
-        relation = "string_physical" if "physical" in given.own_name else "string_combined"
+        relation = "string_physical" if "physical" in file.own_name else "string_combined"
         source, target = (
             renamed(frame[column], lambda protein: names.get(protein, protein.partition(".")[2]))
             for column in ("protein1", "protein2")
         )
-        links = link_frame(source, target, relation, GENE_GENE, score=frame["combined_score"].to_numpy())
-        return Links(links, read, dropped, release=release_in(given.stem))
+        score = frame["combined_score"].to_numpy()
+        links = link_frame(source, target, relation=relation, kind=GENE_GENE, score=score)
+        return Links(links, read, dropped, release=release_in(file.stem))
 
-    def _info(self, given: Given, reading: Reading) -> Given | None:
+    def _info(self, file: SourceFile, reading: Reading) -> SourceFile | None:
         """The names of the same release; where only one list of names is given, that one."""
         infos = [other for other in reading.beside if self.beside.search(other.own_name.lower())]
-        same = [other for other in infos if release_in(other.stem) == release_in(given.stem)]
+        same = [other for other in infos if release_in(other.stem) == release_in(file.stem)]
         found = same or infos
         return found[0] if len(found) == 1 else None
 
-    def _names(self, info: Given) -> dict[str, str]:
+    def _names(self, info: SourceFile) -> dict[str, str]:
         table, _ = stream_columns(info, dict.fromkeys(INFO_COLUMNS, pa.string()))
         named = table[table["preferred_name"] != ""]
         if named.empty:
@@ -79,6 +81,7 @@ class StringLinks:
         return dict(zip(named[INFO_COLUMNS[0]], named[INFO_COLUMNS[1]], strict=True))
 
 
-def _human(column) -> np.ndarray:
+def _human(column: pd.Series) -> np.ndarray:
+    """Whether each row's protein is of a human."""
     categories = column.cat.categories.astype(str)
     return categories.str.startswith(f"{HUMAN}.")[column.cat.codes.to_numpy()]

@@ -28,6 +28,11 @@ AHEAD = 1.25
 HOW_TO = "make its environment as deployments/lmdeploy/README.md says, or ask a server with --engine openai"
 
 
+def tokens_needed(longest_prompt: int, generation: Generation) -> int:
+    """Tokens that a session has to hold at least."""
+    return longest_prompt + TEMPLATE_TOKENS + generation.max_tokens
+
+
 def session_length(longest_prompt: int, generation: Generation, given: int | None) -> int:
     """Tokens a session must hold.
 
@@ -36,7 +41,7 @@ def session_length(longest_prompt: int, generation: Generation, given: int | Non
     EngineError
         If the length that is given does not hold the longest prompt and its answer.
     """
-    needed = longest_prompt + TEMPLATE_TOKENS + generation.max_tokens
+    needed = tokens_needed(longest_prompt, generation)
     if given is None:
         return math.ceil(needed / SESSION_STEP) * SESSION_STEP
     if given < needed:
@@ -80,6 +85,10 @@ class LMDeployEngine:
     async def __aexit__(self, *_: object) -> None:
         """The model stays loaded for the next questions; `close` lets go of it."""
 
+    def fits(self, longest_prompt: int, generation: Generation) -> bool:
+        """Whether its sessions hold such a prompt and its answer."""
+        return tokens_needed(longest_prompt, generation) <= self.session_len
+
     def close(self) -> None:
         """Free the GPU."""
         if self._pipeline is not None:
@@ -93,7 +102,7 @@ class LMDeployEngine:
         running = asyncio.run_coroutine_threadsafe(self._generate(request), loop)
         return await asyncio.wrap_future(running)
 
-    def _load(self):
+    def _load(self) -> object:
         options, library = self.options, self._library
         settings = {
             "tp": options.tensor_parallel,

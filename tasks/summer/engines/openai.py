@@ -101,6 +101,13 @@ class OpenAIEngine:
             await self._session.close()
             self._session = None
 
+    def fits(self, longest_prompt: int, generation: Generation) -> bool:
+        """Always: how much a session holds is the servers' own affair."""
+        return True
+
+    def close(self) -> None:
+        """Nothing is held between two uses."""
+
     async def answer(self, request: Request) -> Answer:
         """Answer one request; see `tasks.summer.engines.protocol.Engine`."""
         payload = json.dumps(self._payload(request)).encode()
@@ -116,7 +123,7 @@ class OpenAIEngine:
             finally:
                 server.under_way -= 1
             if status == 200:
-                answer = self._read(request, body, time.monotonic() - started, number)
+                answer = self._read(request, body, seconds=time.monotonic() - started, tries=number)
                 if answer is not None:
                     return answer
                 problem = f"{server.url} sent no chat completion: {self._shown(body)}"
@@ -125,10 +132,10 @@ class OpenAIEngine:
             if status in FATAL:
                 raise EngineError(self._advice(status, problem))
             if status not in RETRIED and status not in (0, 200):
-                return self._failed(request, problem, number)
+                return self._failed(request, problem, tries=number)
             if number < self.options.tries:
-                await self._rest(server, number, wait, status)
-        return self._failed(request, f"{problem} ({self.options.tries} tries)", self.options.tries)
+                await self._rest(server, number, wait=wait, status=status)
+        return self._failed(request, f"{problem} ({self.options.tries} tries)", tries=self.options.tries)
 
     def _payload(self, request: Request) -> dict[str, object]:
         return {
@@ -158,7 +165,7 @@ class OpenAIEngine:
                 return min(awake, key=lambda server: server.under_way)
             await asyncio.sleep(min(server.rests_until for server in self._servers) - now)
 
-    async def _rest(self, server: _Server, number: int, wait: float | None, status: int) -> None:
+    async def _rest(self, server: _Server, number: int, *, wait: float | None, status: int) -> None:
         """Wait before the next try, spread at random so that not all come back at once."""
         longest = min(self.options.longest_backoff, self.options.backoff * 2 ** (number - 1))
         drawn = random.uniform(0, longest)
@@ -170,7 +177,7 @@ class OpenAIEngine:
             return
         await asyncio.sleep(drawn)
 
-    def _read(self, request: Request, body: str, seconds: float, tries: int) -> Answer | None:
+    def _read(self, request: Request, body: str, *, seconds: float, tries: int) -> Answer | None:
         """The answer in a reply; None where the reply is no chat completion."""
         try:
             reply = json.loads(body)
@@ -200,7 +207,7 @@ class OpenAIEngine:
             tries=tries,
         )
 
-    def _failed(self, request: Request, problem: str, tries: int) -> Answer:
+    def _failed(self, request: Request, problem: str, *, tries: int) -> Answer:
         return Answer(
             request.key, request.vote, request.seed, self.model.name, "error", error=problem, tries=tries
         )

@@ -99,15 +99,24 @@ class Engine(Protocol):
     ----------
     window
         Requests that have to be under way at once to keep the engine busy.
+    generation
+        How answers are sampled; another may be set between two uses, where it `fits`.
     """
 
     window: int
+    generation: Generation
 
     async def __aenter__(self) -> Self:
         """Make ready: connect, or load the model."""
 
     async def __aexit__(self, *_: object) -> None:
         """Let go of connections."""
+
+    def fits(self, longest_prompt: int, generation: Generation) -> bool:
+        """Whether it can be used, as it is, for prompts of up to so many tokens and their answers."""
+
+    def close(self) -> None:
+        """Let go of the model and its memory; it is used no more."""
 
     async def answer(self, request: Request) -> Answer:
         """Answer one request; what goes wrong with this one alone is an answer of status ``error``.

@@ -21,7 +21,7 @@ SUFFIXES = (".gz", ".txt", ".tsv", ".csv", ".parquet", ".json", ".gaf", ".gmt")
 
 
 @dataclass(frozen=True, order=True)
-class Given:
+class SourceFile:
     """One readable file.
 
     Attributes
@@ -100,7 +100,7 @@ class Given:
         return stack.enter_context(gzip.GzipFile(fileobj=raw)) if packed else raw
 
 
-def files_in(path: Path) -> tuple[list[Given], list[str]]:
+def files_in(path: Path) -> tuple[list[SourceFile], list[str]]:
     """The files a path stands for: itself, those of a folder (not of folders in it), those of an archive.
 
     With them what cannot be read, in sentences.
@@ -111,12 +111,12 @@ def files_in(path: Path) -> tuple[list[Given], list[str]]:
             for entry in sorted(path.iterdir())
             if entry.is_file() and not entry.name.startswith(".")
         ]
-        found = [Given(given.path, given.member) for files, _ in parts for given in files]
+        found = [SourceFile(file.path, file.member) for files, _ in parts for file in files]
         return found, [problem for _, problems in parts for problem in problems]
     if not path.is_file():
         return [], [f"{path}: no such file or folder"]
     if path.suffix.lower() != ".zip":
-        return [Given(path, named=True)], []
+        return [SourceFile(path, named=True)], []
     try:
         with zipfile.ZipFile(path) as archive:
             members = sorted(entry.filename for entry in archive.infolist() if not entry.is_dir())
@@ -124,4 +124,4 @@ def files_in(path: Path) -> tuple[list[Given], list[str]]:
         return [], [f"{path.name}: cannot be read as a zip archive ({error})"]
     # What macOS adds to archives has the names of the files it is about.
     shown = [name for name in members if not re.search(r"(^|/)(\.|__MACOSX/)", name)]
-    return [Given(path, name, named=len(shown) == 1) for name in shown], []
+    return [SourceFile(path, name, named=len(shown) == 1) for name in shown], []

@@ -1,4 +1,4 @@
-"""Rank-sum tests of a matrix that is in memory already: for notebooks, and beside other libraries."""
+"""Rank-sum tests of a matrix that is in memory already, as other libraries do them, by the same kernels."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from numba import njit
 from scipy import sparse
 
 from storage.errors import InputError
-from tasks.expression.count_tallies import tally_sums
 from tasks.expression.groups import CellGroups
 from tasks.expression.kernels import rank_sum_block
 from tasks.expression.p_values import rank_sum_p
 from tasks.screens.tiles import check_counts, first_entries
+from tests.benchmarks.count_tallies import tally_sums
 
 #: Values laid out by gene at once, a thread.
 PANEL_VALUES = 2_000_000
@@ -58,14 +58,19 @@ def rank_sums(counts: sparse.csr_matrix, groups: CellGroups, *, threads: int = 1
         counts.sum_duplicates()
     tallied = tally_sums(counts, groups, threads=threads)
     if tallied is not None:
-        return _tested(groups, *tallied)
+        u, ties, totals = tallied
+        return _tested(groups, u, ties=ties, totals=totals)
     lengths = np.zeros(counts.shape[1], np.int64)
     _count_genes(counts.indices, counts.data, lengths)
     shape = (len(groups.names), counts.shape[1])
     result = RankSums(*(np.empty(shape) for _ in range(3)), np.empty((shape[0] + 1, shape[1])))
     spans = _even_spans(lengths, 4 * threads)
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(lambda span: _test_span(counts, groups, lengths, span, result), spans))
+        list(
+            pool.map(
+                lambda span: _test_span(counts, groups, lengths=lengths, span=span, result=result), spans
+            )
+        )
     return result
 
 
@@ -82,8 +87,8 @@ def _check(counts: sparse.csr_matrix, groups: CellGroups) -> None:
         raise InputError("matrix", problems)
 
 
-def _tested(groups: CellGroups, u: np.ndarray, ties: np.ndarray, totals: np.ndarray) -> RankSums:
-    p_value, log10_p = rank_sum_p(u, ties, groups.sizes[:-1, None], groups.sizes[-1])
+def _tested(groups: CellGroups, u: np.ndarray, *, ties: np.ndarray, totals: np.ndarray) -> RankSums:
+    p_value, log10_p = rank_sum_p(u, ties, n_pert=groups.sizes[:-1, None], n_control=groups.sizes[-1])
     return RankSums(u, p_value, log10_p, totals / np.maximum(groups.sizes, 1)[:, None])
 
 
@@ -97,6 +102,7 @@ def _even_spans(lengths: np.ndarray, n: int) -> list[tuple[int, int]]:
 def _test_span(
     counts: sparse.csr_matrix,
     groups: CellGroups,
+    *,
     lengths: np.ndarray,
     span: tuple[int, int],
     result: RankSums,
@@ -115,8 +121,15 @@ def _test_span(
         cursor[first:] = gene_starts[:-1]
         _lay_out_panel(starts, at, counts.indices, counts.data, last, cursor, cells, values)
         used = slice(0, gene_starts[-1])
-        block = (gene_starts, cells[used], values[used])
-        part = _tested(groups, *rank_sum_block(*block, groups.group, groups.library, groups.sizes))
+        u, ties, totals = rank_sum_block(
+            gene_starts,
+            cells[used],
+            counts=values[used],
+            group=groups.group,
+            library=groups.library,
+            sizes=groups.sizes,
+        )
+        part = _tested(groups, u, ties=ties, totals=totals)
         for field in fields(RankSums):
             getattr(result, field.name)[:, first:last] = getattr(part, field.name)
         first = last

@@ -7,12 +7,12 @@ import pytest
 from scipy import sparse
 from scipy.stats import mannwhitneyu
 
-import tasks.expression.count_tallies
-import tasks.expression.in_memory
+import tests.benchmarks.count_tallies
+import tests.benchmarks.csr_rank_sums
 from storage.errors import InputError
-from tasks.expression.count_tallies import tally_sums
 from tasks.expression.groups import CellGroups
-from tasks.expression.in_memory import rank_sums
+from tests.benchmarks.count_tallies import tally_sums
+from tests.benchmarks.csr_rank_sums import rank_sums
 from tests.screens import random_counts
 
 N_CELLS, N_GENES, N_GROUPS = 400, 37, 5
@@ -53,7 +53,7 @@ def test_counts_ranked_as_they_are_are_tallied_to_the_same_numbers(monkeypatch, 
     tallied = rank_sums(sparse.csr_matrix(counts), groups, threads=2)
     assert_scipys(tallied, counts.astype(np.float64), groups)
     assert tally_sums(sparse.csr_matrix(counts), groups) is not None
-    monkeypatch.setattr(tasks.expression.count_tallies, "MOST_ENTRIES", 0)
+    monkeypatch.setattr(tests.benchmarks.count_tallies, "MOST_ENTRIES", 0)
     assert tally_sums(sparse.csr_matrix(counts), groups) is None
     swept = rank_sums(sparse.csr_matrix(counts), groups)
     for field in dataclasses.fields(swept):
@@ -83,7 +83,7 @@ def test_normalised_values_are_taken_as_they_are(dtype):
 def test_panels_and_threads_change_no_bit(monkeypatch, threads, panel):
     counts, groups = made(3)
     whole = rank_sums(sparse.csr_matrix(counts), groups)
-    monkeypatch.setattr(tasks.expression.in_memory, "PANEL_VALUES", panel)
+    monkeypatch.setattr(tests.benchmarks.csr_rank_sums, "PANEL_VALUES", panel)
     again = rank_sums(sparse.csr_matrix(counts), groups, threads=threads)
     for field in dataclasses.fields(whole):
         np.testing.assert_array_equal(getattr(again, field.name), getattr(whole, field.name))
