@@ -5,7 +5,7 @@ one takes a number of its own. A number in use never changes: all results made w
 
 Three draws have no number here. Labels of a perturbation are drawn after the bytes of its name, all of them
 above these numbers (`tasks.labels.label_tables`); resampled intervals after the number of the draw
-(`tasks.comparison.intervals`) and the questions to be read after how many there are
+(`tasks.scoring.intervals`) and the questions to be read after how many there are
 (`tasks.summer.questions`), which may be any number, and decide nothing else.
 """
 
