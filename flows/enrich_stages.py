@@ -78,6 +78,11 @@ def name_clusters(
     means = {}
     for kind, path in cluster_files(options):
         clusters = read_clusters(path)
+        unknown = [
+            cluster.number for cluster in clusters if (material.graph.resolve(cluster.genes) < 0).all()
+        ]
+        if unknown:
+            say(f"{path.name}: the graph knows no gene of {len(unknown)} clusters: {unknown[:10]}")
         tables = {"over-representation": over_represented(clusters, material.entries)}
         if model is not None:
             tables["summer"] = _by_model(clusters, kind, material, model, say, progress)

@@ -11,7 +11,7 @@ from flows import set_stages
 from flows.arguments import read_options
 from flows.commands.outputs import held, refuse
 from flows.commands.printing import print_json
-from flows.commands.testing import stages_to_tests
+from flows.commands.testing import check_first, stages_to_tests
 from flows.dask_cluster import dask_client
 from flows.options import LabelScreenOptions
 from flows.progress import progress_of
@@ -42,6 +42,7 @@ def run(arguments: Namespace) -> None:
     options = read_options(LabelScreenOptions, arguments)
     out: Path = arguments.out
     refuse(_problems(out))
+    check_first(arguments.screen, options)
     with held(out, out / WORK / LOCK):
         _label(arguments, options, out)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +38,12 @@ def held(out: Path, lock_file: Path) -> Iterator[None]:
     """Keep other processes from writing ``out`` meanwhile; who comes second waits and says so."""
     with disk_errors(out), only_one(lock_file, lambda: say(f"another process writes {out}; waiting for it")):
         yield
+
+
+def lock_elsewhere(out: Path) -> Path:
+    """A lock file for ``out`` among this machine's temporary files: beside ``out`` it would stay behind."""
+    name = hashlib.sha256(str(out.resolve()).encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"pqa-{os.getuid()}-{name}.lock"
 
 
 def say(words: str) -> None:

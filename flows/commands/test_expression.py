@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from flows.arguments import read_options
-from flows.commands.outputs import held, refuse, table_problems
+from flows.commands.outputs import held, lock_elsewhere, refuse, table_problems
 from flows.commands.printing import print_json
-from flows.commands.testing import stages_to_tests
+from flows.commands.testing import check_first, stages_to_tests
 from flows.dask_cluster import dask_client
 from flows.options import TestExpressionOptions
 from flows.records import Place
@@ -30,8 +30,9 @@ def run(arguments: Namespace) -> None:
     if options.expression.also_test:
         problems.append("--also-test: one table is made here; `pqa label` shows tests side by side")
     refuse(problems)
-    work, lock = out.with_name(f".{out.name}.work"), out.with_name(f".{out.name}.lock")
-    with held(out, lock), dask_client(options.compute.dask, workers=options.compute.workers) as client:
+    check_first(arguments.screen, options)
+    work = out.with_name(f".{out.name}.work")
+    with held(out, lock_elsewhere(out)), dask_client(options.compute.dask, workers=options.compute.workers) as client:
         place = Place(work, client, options.compute.force)
         _, judged, tests = stages_to_tests(place, arguments.screen, options)
         copy_or_remove(tests.folder / "tests.parquet", out)

@@ -6,22 +6,42 @@ from pathlib import Path
 
 from flows import label_stages as stages
 from flows.first_checks import check_screen
+from flows.label_stages import check_test
 from flows.options import GeneSetOptions, LabelScreenOptions, ScreenOptions, TestExpressionOptions
 from flows.progress import progress_of
 from flows.records import Place
+from flows.set_stages import check_gene_sets
+from storage.errors import InputError, problems_of
 from storage.manifest import StageRecord
+
+
+def check_first(screen: str, options: LabelScreenOptions | TestExpressionOptions) -> None:
+    """Raise for what is wrong with the options, and then with the file's columns and controls too.
+
+    Where only the file may be wrong, ingesting finds its faults in names and in counts together.
+    """
+    sets = options.sets if isinstance(options, LabelScreenOptions) else GeneSetOptions()
+    problems = problems_of(check_test, options.expression, options.names)
+    problems += problems_of(check_gene_sets, sets, options.expression)
+    if problems or options.names.layer is not None:
+        check_screen(_named(screen, options), options.expression, sets)
+    if not Path(screen).is_file():
+        raise InputError(screen, ["no such file"])
 
 
 def stages_to_tests(
     place: Place, screen: str, options: LabelScreenOptions | TestExpressionOptions
 ) -> tuple[StageRecord, StageRecord, StageRecord]:
     """Ingest, judge and test a screen; the three finished stages."""
-    named = ScreenOptions(screen=screen, **options.names.model_dump())
-    sets = options.sets if isinstance(options, LabelScreenOptions) else GeneSetOptions()
-    check_screen(named, options.expression, sets)
     path = Path(screen)
-    ingested = stages.ingest_stage(place, path.stem, path, named, progress_of("reading", "cells"))
+    ingested = stages.ingest_stage(
+        place, path.stem, path, _named(screen, options), progress_of("reading", "cells")
+    )
     judged = stages.quality_stage(place, ingested, options.quality)
     progress = progress_of("testing", "gene blocks")
     tests = stages.tests_stage(place, ingested, judged, options.expression, options.quality, progress)
     return ingested, judged, tests
+
+
+def _named(screen: str, options: LabelScreenOptions | TestExpressionOptions) -> ScreenOptions:
+    return ScreenOptions(screen=screen, **options.names.model_dump())

@@ -206,9 +206,8 @@ def split_perturbations(
     least = max(2, round(1 / test_share))
     if len(kept) < least:
         message = f"{len(kept)} perturbations are too few to split {1 - test_share:.0%} to {test_share:.0%}"
-        raise InputError(
-            "labels", [f"{message}; at least {least} are needed (`pqa test-expression` needs no split)"]
-        )
+        advice = "lower --min-cells, or use `pqa test-expression`, which needs no split"
+        raise InputError("labels", [f"{message}; at least {least} are needed: {advice}"])
     split = np.full(len(counts), "", dtype=object)
     # Ties in the number of DE genes are broken at random, so that names do not decide the side.
     order = kept[np.lexsort((rng.random(len(kept)), n_de[kept]))]

@@ -68,6 +68,8 @@ def read_cells(
         Listing every problem: missing columns (with the near ones), no control cells (with the most
         frequent values), no perturbation, empty names, missing guides or batches, duplicated genes.
     """
+    if file.n_cells == 0:
+        raise InputError(str(file.path), ["there are no cells in it"])
     keys = [key for key in (perturbation_key, guide_key, batch_key) if key is not None]
     missing = [_missing_key(file, "obs", key) for key in keys]
     missing += [] if gene_key is None else [_missing_key(file, "var", gene_key)]
@@ -162,8 +164,11 @@ def _selection(file: H5adFile, only: str | None) -> tuple[np.ndarray, str | None
     if problem := _missing_key(file, "obs", column):
         return keep, problem
     values = file.column("obs", column).astype(str)
-    keep = (values == value).to_numpy()
-    return keep, None if keep.any() else f"no cell has {only}; most frequent: {_frequent(values)}"
+    selected = (values == value).to_numpy()
+    if not selected.any():
+        # The rest is looked at in all cells: that none is left is not the names' fault.
+        return keep, f"no cell has {only}; most frequent: {_frequent(values)}"
+    return selected, None
 
 
 def _gene_problems(file: H5adFile, genes: np.ndarray, gene_key: str | None) -> list[str]:

@@ -35,7 +35,7 @@ def test_slurm_writes_a_job_that_says_what_the_file_says():
 
 
 @pytest.mark.parametrize("name", ["ssh", "kubernetes", "slurm"])
-def test_others_get_the_options_of_their_file(name, monkeypatch):
+def test_others_get_the_options_of_their_file(name, monkeypatch, tmp_path):
     preset, asked = read_preset(name), {}
 
     class Cluster:
@@ -50,6 +50,11 @@ def test_others_get_the_options_of_their_file(name, monkeypatch):
     setattr(fake, made_by, Cluster)
     for part in ("asyncssh", module.partition(".")[0], module):
         monkeypatch.setitem(sys.modules, part, fake)
+    if name == "slurm":
+        (tmp_path / "sbatch").touch(mode=0o755)
+        with pytest.raises(InputError, match="sbatch"):
+            cluster_maker(preset)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     cluster_maker(preset)()
     adapted = asked.pop("adapted", None)
     assert asked == preset.options

@@ -225,7 +225,12 @@ def test_json_is_all_that_is_printed(screen, tmp_path, capsys):
 def test_the_tests_alone_are_the_same_table_and_nothing_is_left_beside_it(screen, labelled, tmp_path, capsys):
     out = tmp_path / "tests.parquet"
     assert main(["test-expression", str(screen), "--out", str(out), *KEYS, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"out": str(out), "tests": 16 * 120}
+    assert json.loads(capsys.readouterr().out) == {
+        "out": str(out),
+        "tests": 16 * 120,
+        "perturbations": 16,
+        "left_out": {},
+    }
     assert out.read_bytes() == (labelled / "tests.parquet").read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["tests.parquet"]
 

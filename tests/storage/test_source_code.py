@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -57,6 +58,14 @@ def test_what_a_module_imports_counts_however_far_and_nothing_else(project, chan
     assert project(FILES, "tasks/fit.py") == before
     after = project(FILES | {changed: FILES[changed] + "# changed\n"}, "tasks/fit.py")
     assert (after != before) == counts
+
+
+def test_many_threads_find_the_same_at_once():
+    paths = sorted((source_code.ROOT / "tasks").rglob("*.py")) * 2
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda path: list(source_code._imported_names(path.read_bytes())), paths))
+    assert found[: len(paths) // 2] == found[len(paths) // 2 :]
+    assert any("tasks.knowledge.graph" in names for names in found)
 
 
 def test_a_package_stands_for_all_its_modules_and_templates(project):

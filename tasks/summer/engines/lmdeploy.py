@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import importlib.util
 import math
 import time
 from types import ModuleType
@@ -172,6 +173,11 @@ class LMDeployEngine:
         return Answer(
             request.key, request.vote, request.seed, self.model.name, status, seconds=seconds, **words
         )
+
+
+def is_installed() -> bool:
+    """Whether this environment has LMDeploy; nothing is imported."""
+    return importlib.util.find_spec("lmdeploy") is not None
 
 
 def _import() -> ModuleType:
