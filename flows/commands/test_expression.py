@@ -31,9 +31,9 @@ def run(arguments: Namespace) -> None:
         problems.append("--also-test: one table is made here; `pqa label` shows tests side by side")
     refuse(problems)
     check_first(arguments.screen, options)
-    work = out.with_name(f".{out.name}.work")
-    with held(out, lock_elsewhere(out)), dask_client(options.compute.dask, workers=options.compute.workers) as client:
-        place = Place(work, client, options.compute.force)
+    work, compute = out.with_name(f".{out.name}.work"), options.compute
+    with held(out, lock_elsewhere(out)), dask_client(compute.dask, workers=compute.workers) as client:
+        place = Place(work, client, compute.force)
         _, judged, tests = stages_to_tests(place, arguments.screen, options)
         copy_or_remove(tests.folder / "tests.parquet", out)
         left_out = _left_out(judged, tests)

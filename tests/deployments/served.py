@@ -19,9 +19,9 @@ from pathlib import Path
 import psutil
 import requests
 
+from tests.waiting import LONG
+
 ROOT = Path(__file__).parents[2]
-#: The machine may be busy with other things: nothing here takes so long by itself.
-LONG = 900
 #: The small screen with its columns, knowledge of its genes, and a quick way with predictors.
 SMALL = {"screen": "small", "columns": {"guide_key": "guide_id", "batch_key": "batch"}}
 KNOWN = {"knowledge": "known"}
