@@ -9,9 +9,10 @@ from argparse import Namespace
 from pathlib import Path
 
 from flows.arguments import read_options
-from flows.benchmark import Compared, run_benchmark
+from flows.benchmark import run_benchmark
 from flows.commands.printing import print_json
 from flows.compare_stages import leaderboards_of
+from flows.data_set_job import Compared
 from flows.environment import shorten_user_errors
 from flows.first_checks import check_inputs
 from flows.options import BenchmarkOptions
