@@ -112,7 +112,7 @@ def _screen_section(perturbations: pd.DataFrame, counts: Mapping[str, object]) -
     text = (
         "Each perturbation is a gene whose expression was reduced or disrupted in some cells. Its cells are "
         "compared with control cells, gene by gene. Perturbations that do not pass quality control, or that "
-        "the test cannot be done on, are excluded."
+        "cannot be tested, are excluded."
     )
     return Section("Screen", text, tables=tables)
 

@@ -37,7 +37,15 @@ and with what it was measured.
 def main() -> None:
     """Measure what was asked for and write it down."""
     parser = argparse.ArgumentParser(prog="make bench")
-    parser.add_argument("sections", nargs="*", choices=[[], *SECTIONS], default=list(SECTIONS))
+    parser.add_argument(
+        "sections",
+        nargs="*",
+        metavar="SECTION",
+        # argparse looks an empty list up among the choices too.
+        choices=[[], *SECTIONS],
+        default=list(SECTIONS),
+        help=f"of {', '.join(SECTIONS)} (default: all)",
+    )
     parser.add_argument("--runs", type=int, default=5, help="runs of which the median counts (default: 5)")
     parser.add_argument(
         "--folder", type=Path, default=Path("/tmp/pqa-bench"), help="where the inputs are kept"
