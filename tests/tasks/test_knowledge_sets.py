@@ -181,3 +181,11 @@ def test_retrieval_learns_from_near_sets(with_sets, graph, set_rows, form):
         scores.append(predictor.predict("de", pairs))
     assert np.isfinite(scores).all()
     assert not np.array_equal(*scores)
+
+
+def test_genes_with_nothing_in_common_are_told_in_a_sentence():
+    symbols = SymbolIndex.build(["A", "B", "C"], {})
+    with pytest.raises(
+        InputError, match=r"no term or partner is that of 2 to 1,500 genes.*raise --max-links"
+    ):
+        GeneSimilarity.from_features(symbols, sparse.eye_array(3, format="csr"), n_factors=2)

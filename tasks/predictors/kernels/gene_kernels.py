@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -48,12 +49,14 @@ class GeneKernels:
         for name, links in source_features(knowledge).items():
             if sources is not None and name not in sources:
                 continue
-            by_source[name] = GeneSimilarity.from_features(
-                knowledge.symbols,
-                links,
-                n_factors=n_source_factors,
-                sets=knowledge.is_set if knowledge.members else None,
-            )
+            # A source in which no two genes have anything in common makes no similarity of its own.
+            with contextlib.suppress(InputError):
+                by_source[name] = GeneSimilarity.from_features(
+                    knowledge.symbols,
+                    links,
+                    n_factors=n_source_factors,
+                    sets=knowledge.is_set if knowledge.members else None,
+                )
         return cls(by_source)
 
     @property

@@ -9,6 +9,7 @@ from typing import Literal, Self
 import numpy as np
 from scipy import sparse
 
+from storage.errors import InputError
 from tasks.knowledge.graph import KnowledgeGraph
 from tasks.knowledge.symbols import SymbolIndex
 from tasks.predictors.arrays import csr_from_state, csr_state, symbols_from_state
@@ -85,10 +86,20 @@ class GeneSimilarity:
 
         Rows that are gene sets (``sets``, bool [n_genes]) hold shares. They are not counted and have no part
         in the singular vectors, but are laid into them.
+
+        Raises
+        ------
+        InputError
+            If no feature is that of 2 to ``max_feature_genes`` genes.
         """
         counted = features if sets is None else features[~sets]
         sizes = np.bincount(counted.indices, minlength=features.shape[1])
         kept = np.flatnonzero((sizes >= 2) & (sizes <= max_feature_genes))
+        if not len(kept):
+            message = (
+                f"no term or partner is that of 2 to {max_feature_genes:,} genes, so that no two are alike"
+            )
+            raise InputError("knowledge", [f"{message}; raise --max-links, or give more sources"])
         links = _unit_rows(features[:, kept], np.log(counted.shape[0] / sizes[kept]))
         return cls(symbols, links, _factors(links, n_factors, sets))
 
