@@ -12,6 +12,9 @@ import pandas as pd
 import flows.predict_stages
 import flows.records
 import flows.report_pages
+import flows.rule_stages
+import flows.set_stages
+import flows.side_by_side
 import tasks.report
 import tasks.scoring
 from flows.options import KnowledgeOptions, PredictorOptions
@@ -35,6 +38,9 @@ CODE = (
     flows.predict_stages,
     flows.records,
     flows.report_pages,
+    flows.rule_stages,
+    flows.set_stages,
+    flows.side_by_side,
     sys.modules[__name__],
 )
 

@@ -17,7 +17,6 @@ from storage.errors import PqaError, problems_of
 from tasks.knowledge.read import knowledge_files
 from tasks.summer.asking import Asked, Limits, ask
 from tasks.summer.engines.choose import LocalOptions, make_engine
-from tasks.summer.engines.lmdeploy import HOW_TO, is_installed
 from tasks.summer.engines.openai import ServerOptions, check_urls
 from tasks.summer.engines.protocol import Engine, EngineError, Generation, ModelName, Request, Sampling
 from tasks.summer.templates import Prompts
@@ -201,8 +200,6 @@ def check_answer_options(options: AnswerOptions) -> list[str]:
         return []
     problems = [] if options.model else [f"--engine {options.engine} needs --model, the model's name"]
     problems += check_urls(options.base_url) if options.engine == "openai" else []
-    if options.engine == "lmdeploy" and not is_installed():
-        problems.append(f"--engine lmdeploy: LMDeploy is not installed; {HOW_TO}")
     if options.summaries not in {"entries", "engine"} and not Path(options.summaries).exists():
         problems.append(
             f"--summaries {options.summaries}: neither entries nor engine, and no such folder or zip"

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+import flows.label_stages
 import storage.expression_tables
 import tasks.expression
 import tasks.labels
+import tasks.screens.quality
 from flows.label_stages import tested_cells
 from flows.options import ExpressionOptions, LabelOptions, QualityOptions
 from flows.progress import Progress
@@ -48,7 +50,8 @@ def agreement_stage(
     inputs = {"screen": screen.content, "tests": tests.content}
     how = {"test": expression.test, "min_cell_umis": quality.min_cell_umis, "normalise": expression.normalise}
     settings = call_rule(options) | how | {"guide_cells": options.guide_cells}
-    code = (tasks.expression, storage.expression_tables, sys.modules[__name__])
+    code = (tasks.expression, tasks.screens.quality, storage.expression_tables)
+    code += (flows.label_stages, sys.modules[__name__])
     stage = Stage("agreement", screen.name, inputs, settings, code)
     store = screen.folder / "screen.zarr"
 

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+import flows.label_stages
 import storage.gene_sets
 import tasks.expression
 import tasks.labels
+import tasks.screens.quality
 from flows.label_stages import tested_groups
 from flows.options import ExpressionOptions, GeneSetOptions, LabelOptions, QualityOptions
 from flows.progress import Progress
@@ -54,7 +56,8 @@ def gene_sets_stage(
     inputs = {"screen": screen.content, "quality": quality.content, "gene sets": file_digest(file)}
     settings = {"min_set_genes": options.min_set_genes}
     settings |= expression.for_one_test() | quality_options.model_dump()
-    code = (tasks.expression, storage.gene_sets, sys.modules[__name__])
+    code = (tasks.expression, tasks.screens.quality, storage.gene_sets)
+    code += (flows.label_stages, sys.modules[__name__])
     stage = Stage("set-tests", screen.name, inputs, settings, code)
     store = screen.folder / "screen.zarr"
 

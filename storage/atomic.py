@@ -116,11 +116,12 @@ def disk_errors(target: Path | str) -> Iterator[None]:
 
 
 def _elsewhere(error: OSError, target: Path) -> Path | None:
-    """The file an error names, where it is neither below nor above the folder ``target`` lies in."""
+    """The file an error names, where it is not ``target``, its temporary or lock file, below or above it."""
     if not isinstance(error.filename, str | os.PathLike):
         return None
-    named, folder = Path(error.filename).absolute(), target.absolute().parent
-    return None if named.is_relative_to(folder) or folder.is_relative_to(named) else named
+    named, target = Path(error.filename).absolute(), target.absolute()
+    beside = named.parent == target.parent and named.name.startswith(".") and target.name in named.name
+    return None if beside or named.is_relative_to(target) or target.is_relative_to(named) else named
 
 
 def _replace(temporary: Path, target: Path) -> None:

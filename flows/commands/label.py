@@ -19,7 +19,9 @@ from flows.records import Place, ScreenRecords, SideBySide
 from flows.report_pages import label_report
 from flows.side_by_side import SUMMARY, side_by_side
 from storage.atomic import copy_or_remove, remove
+from storage.errors import problems_of
 from storage.manifest import StageRecord
+from storage.tables import read_recipe
 
 #: Stages are kept here, beside the tables, so that the command can go on where it was.
 WORK = ".work"
@@ -51,10 +53,15 @@ def _problems(out: Path) -> list[str]:
     """Why results cannot be put into ``out``, in sentences."""
     names = {"report.html", *(name for files in RESULTS.values() for name in files)}
     there = sorted(name for name in names if (out / name).exists())
-    if there and not (out / WORK).is_dir():
+    if there and not (out / WORK).is_dir() and not any(map(_made_here, map(out.joinpath, there))):
         listed = ", ".join(there)
         return [f"--out {out}: holds {listed}, which `pqa label` has not made; choose another folder"]
     return []
+
+
+def _made_here(file: Path) -> bool:
+    """Whether a file is a table with a recipe, as all tables that are written here."""
+    return file.suffix == ".parquet" and not problems_of(read_recipe, file) and bool(read_recipe(file))
 
 
 def _label(arguments: Namespace, options: LabelScreenOptions, out: Path) -> None:

@@ -22,7 +22,7 @@ def table_problems(out: Path) -> list[str]:
     """Why a Parquet table cannot be written at ``out``, in sentences."""
     if out.is_dir():
         return [f"--out {out}: a folder of this name is there; choose another name"]
-    if out.suffix not in PARQUET:
+    if out.suffix.lower() not in PARQUET:
         return [f"--out {out}: a Parquet table is written; choose a name that ends in .parquet"]
     return []
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from storage.errors import InputError
 
@@ -31,6 +32,16 @@ class Options(BaseModel):
     """Options of a predictor: unchangeable, strict about names and types. Without fields: it has none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain_number(cls, value: object, info: ValidationInfo) -> object:
+        """A whole number is one however it is written: 5.0, or as NumPy has it."""
+        if isinstance(value, np.generic):
+            value = value.item()
+        if cls.model_fields[info.field_name].annotation is int and isinstance(value, float):
+            return int(value) if value.is_integer() else value
+        return value
 
     @classmethod
     def checked(cls, predictor: str, given: Mapping[str, object]) -> Self:

@@ -172,11 +172,12 @@ def simulate_screen(
         dispersion=rng.uniform(0.05, 0.4, genes),
     )
     batch = obs["batch"].cat.codes.to_numpy()
+    # The truth first: it is what tells later that these files were made here.
+    truth = _truth(network.genes, targets, effects=effects)
+    truth_path = write_table(target.with_suffix(".truth.parquet"), truth, {"simulated": True, "seed": seed})
     with atomic_path(target) as temporary:
         counts = _count_blocks(expression, batch, carried=carried, seed=seed)
         n_values = _write_screen(temporary, obs, genes=network.genes, counts=counts, progress=progress)
-    truth = _truth(network.genes, targets, effects=effects)
-    truth_path = write_table(target.with_suffix(".truth.parquet"), truth, {"simulated": True, "seed": seed})
     knowledge = target.with_suffix(".knowledge")
     edges, memberships = observed_knowledge(network, seed=seed)
     write_table(knowledge / "edges_simulated.parquet", edges, {"simulated": True, "seed": seed})

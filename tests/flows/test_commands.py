@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -118,6 +119,28 @@ def test_what_was_not_made_here_is_not_overwritten(tmp_path, capfd, toy):
     )
     assert screen.read_bytes() == b"precious"
     assert [path.name for path in folder.iterdir()] == ["report.html"]
+
+
+def test_what_was_made_here_is_made_again(tmp_path, toy):
+    out = tmp_path / "out"
+    for _ in range(2):
+        assert main(["label", str(toy), "--out", str(out)]) == 0
+        # Stages may be removed to save room: the tables say themselves where they come from.
+        shutil.rmtree(out / ".work")
+    again = tmp_path / "again.h5ad"
+    for words in (["--cells", "300"], ["--cells", "200"]):
+        assert main(["simulate", str(again), "--genes", "20", "--perturbations", "4", *words]) == 0
+
+
+def test_no_part_of_a_simulated_screen_takes_the_place_of_something_else(tmp_path, capfd):
+    out = tmp_path / "new.h5ad"
+    table = pd.DataFrame({"pert": ["A"]})
+    write_table(out.with_suffix(".truth.parquet"), table)
+    out.with_suffix(".knowledge").mkdir()
+    told = refused(capfd, "simulate", out, "--cells", "100")
+    assert "new.truth.parquet: is there and was not simulated here" in told
+    assert "new.knowledge: is there and was not simulated here" in told
+    assert not out.exists()
 
 
 def test_a_wrong_layer_hides_no_wrong_name(tmp_path, capfd, toy):

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from flows.configurations import configurations
+from flows.configurations import configurations, parsed_settings
 from flows.options import PredictorName, PredictorOptions
 from flows.records import LabelSet
 from storage.errors import InputError
-from tasks.predictors import PREDICTORS
+from tasks.predictors import PREDICTORS, make_predictor
 
 
 def label_set(name: str, *tasks: str) -> LabelSet:
@@ -102,3 +103,13 @@ def test_sets_and_genes_do_not_teach_each_other():
 
 def test_a_line_alone_has_no_track_across():
     assert label_set("k562").across([label_set("k562")]) is None
+
+
+def test_a_whole_number_is_one_however_it_is_written():
+    settings = ("stack.folds=5.0", "gat.max_epochs=1e2")
+    by_predictor = {name: make_predictor(name, **own) for name, own in parsed_settings(settings).items()}
+    assert by_predictor["stack"].parameters()["folds"] == 5
+    assert by_predictor["gat"].parameters()["max_epochs"] == 100
+    assert make_predictor("mlp", hidden=np.int64(64)).parameters()["hidden"] == 64
+    with pytest.raises(InputError, match="folds must be a whole number"):
+        parsed_settings(["stack.folds=5.5"])

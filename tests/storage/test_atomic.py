@@ -147,7 +147,7 @@ def test_errors_that_are_not_of_the_disk_are_handed_on(tmp_path):
 
 
 def test_a_file_elsewhere_that_cannot_be_opened_is_named_in_place_of_the_target(tmp_path):
-    source, target = tmp_path / "inputs" / "screen.h5ad", tmp_path / "out" / "x"
+    source, target = tmp_path / "screen.h5ad", tmp_path / "out" / "x"
     with pytest.raises(StorageError, match=f"^{source}: no permission$"), disk_errors(target):
         raise PermissionError(errno.EACCES, "Permission denied", str(source))
     with (

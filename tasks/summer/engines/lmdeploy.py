@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import importlib.util
 import math
 import time
 from types import ModuleType
@@ -173,11 +172,6 @@ class LMDeployEngine:
         return Answer(
             request.key, request.vote, request.seed, self.model.name, status, seconds=seconds, **words
         )
-
-
-def is_installed() -> bool:
-    """Whether this environment has LMDeploy; nothing is imported."""
-    return importlib.util.find_spec("lmdeploy") is not None
 
 
 def _import() -> ModuleType:
