@@ -116,8 +116,11 @@ def disk_errors(target: Path | str) -> Iterator[None]:
 
 
 def _elsewhere(error: OSError, target: Path) -> Path | None:
-    """The file an error names, where it is not ``target``, its temporary or lock file, below or above it."""
-    if not isinstance(error.filename, str | os.PathLike):
+    """The file an error names, where it is not ``target``, its temporary or lock file, below or above it.
+
+    Only what is not permitted may be an input: a disk that is full or read-only is written to.
+    """
+    if error.errno not in {errno.EACCES, errno.EPERM} or not isinstance(error.filename, str | os.PathLike):
         return None
     named, target = Path(error.filename).absolute(), target.absolute()
     beside = named.parent == target.parent and named.name.startswith(".") and target.name in named.name

@@ -150,6 +150,8 @@ def test_a_file_elsewhere_that_cannot_be_opened_is_named_in_place_of_the_target(
     source, target = tmp_path / "screen.h5ad", tmp_path / "out" / "x"
     with pytest.raises(StorageError, match=f"^{source}: no permission$"), disk_errors(target):
         raise PermissionError(errno.EACCES, "Permission denied", str(source))
+    with pytest.raises(StorageError, match=r"cannot write .* the disk is full; free"), disk_errors(target):
+        raise OSError(errno.ENOSPC, "No space left on device", str(source))
     with (
         pytest.raises(StorageError, match=r"cannot write .*out/x: no permission"),
         disk_errors(tmp_path / "out" / "x"),
