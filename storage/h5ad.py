@@ -101,40 +101,49 @@ class H5adFile:
         return pd.Series(values)
 
     def row_blocks(
-        self, *, most_values: int = 8_000_000, most_rows: int = 65_536
+        self, *, most_values: int = 8_000_000, most_rows: int = 65_536, reuse: bool = False
     ) -> Iterator[tuple[int, np.ndarray | sparse.csr_matrix]]:
         """Yield ``(first_row, block)`` in row order; blocks are dense arrays or CSR matrices.
 
         A block has at most ``most_rows`` rows and, unless a single row has more, ``most_values`` values.
 
+        With ``reuse`` a block's memory is used again for the block after the next, which saves taking it from
+        the system, half of the time of reading.
+
         CSC is not laid out for this: it is read whole once for every ~32 million values.
         """
         reader = {"dense": self._dense_blocks, "csr": self._csr_blocks, "csc": self._csc_blocks}[self.kind]
         try:
-            yield from reader(most_values, most_rows)
+            yield from reader(most_values, most_rows, _Memory() if reuse else None)
         except OSError as error:
             raise InputError(str(self.path), [f"the file cannot be read to its end ({error})"]) from error
 
-    def _dense_blocks(self, most_values: int, most_rows: int) -> Iterator[tuple[int, np.ndarray]]:
+    def _dense_blocks(
+        self, most_values: int, most_rows: int, memory: _Memory | None
+    ) -> Iterator[tuple[int, np.ndarray]]:
         rows = min(max(1, most_values // max(self.n_genes, 1)), most_rows)
         if self._matrix.chunks and rows > self._matrix.chunks[0]:
             # Whole HDF5 chunks, so that none is decompressed twice.
             rows = rows // self._matrix.chunks[0] * self._matrix.chunks[0]
         for first in range(0, self.n_cells, rows):
-            yield first, _plain_numbers(self._matrix[first : first + rows])
+            yield first, _plain_numbers(_read(self._matrix, first, first + rows, memory))
 
-    def _csr_blocks(self, most_values: int, most_rows: int) -> Iterator[tuple[int, sparse.csr_matrix]]:
+    def _csr_blocks(
+        self, most_values: int, most_rows: int, memory: _Memory | None
+    ) -> Iterator[tuple[int, sparse.csr_matrix]]:
         starts = self._starts(self.n_cells)
         first = 0
         while first < self.n_cells:
             last = int(np.searchsorted(starts, starts[first] + most_values, side="right")) - 1
             last = min(max(last, first + 1), first + most_rows, self.n_cells)
-            data, columns = self._values(starts[first], starts[last], self.n_genes)
+            data, columns = self._values(starts[first], starts[last], self.n_genes, memory)
             pieces = (data, columns, starts[first : last + 1] - starts[first])
             yield first, sparse.csr_matrix(pieces, shape=(last - first, self.n_genes))
             first = last
 
-    def _csc_blocks(self, most_values: int, most_rows: int) -> Iterator[tuple[int, sparse.csr_matrix]]:
+    def _csc_blocks(
+        self, most_values: int, most_rows: int, memory: _Memory | None
+    ) -> Iterator[tuple[int, sparse.csr_matrix]]:
         starts = self._starts(self.n_genes)
         # As many cells at once as hold about four blocks' worth of values, for each pass reads all.
         share = 4 * most_values / max(int(starts[-1]), 1)
@@ -145,7 +154,7 @@ class H5adFile:
             while gene < self.n_genes:
                 stop = int(np.searchsorted(starts, starts[gene] + most_values, side="right")) - 1
                 stop = min(max(stop, gene + 1), self.n_genes)
-                data, rows = self._values(starts[gene], starts[stop], self.n_cells)
+                data, rows = self._values(starts[gene], starts[stop], self.n_cells, memory)
                 shape = (self.n_cells, stop - gene)
                 block = sparse.csc_matrix((data, rows, starts[gene : stop + 1] - starts[gene]), shape=shape)
                 columns.append(block[first:last])
@@ -161,14 +170,42 @@ class H5adFile:
             raise InputError(str(self.path), ["X is damaged: indptr does not fit its values; write it again"])
         return starts
 
-    def _values(self, first: int, last: int, n_across: int) -> tuple[np.ndarray, np.ndarray]:
+    def _values(
+        self, first: int, last: int, n_across: int, memory: _Memory | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Values and indices of the sparse matrix from ``first`` to ``last``, the indices checked."""
-        span = slice(int(first), int(last))
-        data, indices = _plain_numbers(self._matrix["data"][span]), self._matrix["indices"][span]
+        data = _plain_numbers(_read(self._matrix["data"], int(first), int(last), memory))
+        indices = _read(self._matrix["indices"], int(first), int(last), memory)
         # The compiled loops behind this write where an index points.
         if len(indices) and (indices.min() < 0 or indices.max() >= n_across):
             raise InputError(str(self.path), ["X is damaged: indices lie outside the matrix; write it again"])
         return data, indices
+
+
+class _Memory:
+    """Two arrays for each data set that is read in pieces, taken in turn."""
+
+    def __init__(self):
+        self._arrays: dict[str, list[np.ndarray]] = {}
+
+    def take(self, dataset: h5py.Dataset, n_rows: int) -> np.ndarray:
+        """An array for ``n_rows`` rows of the data set; the one taken before the last may be it."""
+        arrays = self._arrays.setdefault(dataset.name, [])
+        array = arrays.pop(0) if len(arrays) == 2 else None
+        if array is None or len(array) < n_rows:
+            array = np.empty((n_rows, *dataset.shape[1:]), dataset.dtype)
+        arrays.append(array)
+        return array[:n_rows]
+
+
+def _read(dataset: h5py.Dataset, first: int, last: int, memory: _Memory | None) -> np.ndarray:
+    """Rows ``first`` to ``last`` (exclusive, or the end) of a data set."""
+    last = min(last, len(dataset))
+    if memory is None or first >= last:
+        return dataset[first:last]
+    rows = memory.take(dataset, last - first)
+    dataset.read_direct(rows, np.s_[first:last])
+    return rows
 
 
 def _plain_numbers(values: np.ndarray) -> np.ndarray:

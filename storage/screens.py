@@ -1,19 +1,20 @@
 """The screen store: raw counts in zarr v3, laid out so that one gene's values lie together.
 
 Cells are cut into tiles of at most 65,536; inside a tile the non-zero counts are sorted by gene, then by
-cell. ``counts`` and ``gaps`` hold them one tile after the other, and ``starts[tile, gene]`` says where a
-gene's values begin. A gap is the difference to the gene's cell before (at first, to the tile's first cell):
-small numbers, which compress to less than half of what the cells themselves take. A tile is written once and
-never touched again, so ingest needs one tile in memory; a block of genes is read as one slice a tile.
+cell. ``codes`` holds them one tile after the other, written as in `storage.gene_codes`;
+``starts[tile, gene]`` says where a gene's codes begin and ``lengths[tile, gene]`` how many values they are. A
+tile is written once and never touched again, so ingest needs one tile in memory; a block of genes is read as
+one slice a tile.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,25 +22,29 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import zarr
-from numba import njit
 from zarr.codecs import BloscCodec
 
 from storage.errors import InputError
+from storage.gene_codes import decode_genes, encode_genes
+from storage.one_ahead import one_ahead
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TILE_CELLS = 65_536
-#: Values a compressed chunk: a block of genes is one slice a tile, of which whole chunks are unpacked.
-CHUNK = 1 << 17
+#: Bytes a compressed chunk: a block of genes is one slice a tile, of which whole chunks are unpacked. For
+#: larger ones memory is taken from the system each time.
+CHUNK = 1 << 16
 #: Chunks a file, so that a genome-wide screen stays at some dozens of files.
-CHUNKS_PER_SHARD = 96
+CHUNKS_PER_SHARD = 192
 COMPRESSOR = BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle")
 #: zarrs encodes and decodes a shard's chunks in one compiled call; zarr alone spends a millisecond a chunk.
 #: With several threads it lays chunks out as they come, and the same counts give other bytes.
 PIPELINE = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "threading.max_workers": 1}
 _SETTINGS = threading.Lock()
-LAYOUT = "gene-major tiles, version 2"
+LAYOUT = "gene-major tiles, version 3"
+#: Genes encoded at once, while the ones before are compressed and written.
+PANEL_GENES = 256
 
 
 @dataclass(frozen=True)
@@ -70,40 +75,45 @@ class GeneBlock:
 
 
 class ScreenWriter:
-    """Writes a screen store tile by tile, in cell order."""
+    """Writes a screen store tile by tile, in cell order; counts of ``dtype``, uint16 or uint32."""
 
     def __init__(self, path: Path | str, *, genes: np.ndarray, dtype: np.dtype):
         self._genes = genes
         self._root = zarr.open_group(str(path), mode="w", zarr_format=3)
-        self._counts = _Appender(self._root, "counts", np.dtype(dtype))
-        self._gaps = _Appender(self._root, "gaps", np.dtype(np.uint16))
+        self._root.attrs["counts"] = np.dtype(dtype).name
+        self._codes = _Appender(self._root, "codes", np.dtype(np.uint8))
         self._starts: list[np.ndarray] = []
+        self._lengths: list[np.ndarray] = []
         self._tile_cells: list[int] = []
 
-    def append(
-        self, starts: np.ndarray, pieces: Iterable[tuple[np.ndarray, np.ndarray]], *, n_cells: int
-    ) -> None:
-        """Append one tile: values sorted by gene then cell, ``starts`` int64 of (n_genes + 1,).
+    def append(self, values: np.ndarray, starts: np.ndarray, *, n_cells: int) -> None:
+        """Append one tile, its values and where they begin as for `storage.gene_codes.encode_genes`.
 
-        ``pieces`` are the values' gaps and counts, one piece after the other. They are copied; the caller may
-        use the arrays again.
+        They are copied; the caller may use the arrays again.
         """
         if n_cells > TILE_CELLS:
             raise ValueError(f"a tile holds at most {TILE_CELLS} cells, got {n_cells}")
-        self._starts.append(starts + self._counts.length)
+        n_genes = len(self._genes)
+        panels = range(0, n_genes, PANEL_GENES)
+        coded = (
+            encode_genes(values, starts, first=gene, last=min(gene + PANEL_GENES, n_genes)) for gene in panels
+        )
+        tile_starts = [np.array([self._codes.length], np.int64)]
+        for codes, ends in one_ahead(coded):
+            tile_starts.append(ends + self._codes.length)
+            self._codes.append(codes)
+        self._starts.append(np.concatenate(tile_starts))
+        self._lengths.append(np.diff(starts, axis=1).sum(axis=0))
         self._tile_cells.append(n_cells)
-        for gaps, counts in pieces:
-            self._gaps.append(gaps)
-            self._counts.append(counts)
 
     def close(self, cells: pd.DataFrame) -> None:
         """Finish the store with the table of cells (one row a cell, plain and categorical columns)."""
         import pandas as pd
 
-        self._counts.close()
-        self._gaps.close()
-        starts = np.array(self._starts, np.int64).reshape(-1, len(self._genes) + 1)
-        _put(self._root, "starts", starts)
+        self._codes.close()
+        n_genes = len(self._genes)
+        _put(self._root, "starts", np.array(self._starts, np.int64).reshape(-1, n_genes + 1))
+        _put(self._root, "lengths", np.array(self._lengths, np.int64).reshape(-1, n_genes))
         table = self._root.create_group("cells")
         for name in cells:
             column = cells[name]
@@ -115,7 +125,7 @@ class ScreenWriter:
         self._root.attrs.update(
             layout=LAYOUT,
             n_cells=len(cells),
-            n_genes=len(self._genes),
+            n_genes=n_genes,
             tile_cells=self._tile_cells,
             genes=[str(gene) for gene in self._genes],
         )
@@ -151,25 +161,22 @@ class Screen:
         return self._root["starts"][:]
 
     @cached_property
-    def _gaps(self) -> zarr.Array:
-        return self._values("gaps")
+    def _lengths(self) -> np.ndarray:
+        return self._root["lengths"][:]
 
     @cached_property
-    def _counts(self) -> zarr.Array:
-        return self._values("counts")
+    def _codes(self) -> zarr.Array:
+        with _pipeline():
+            return self._root["codes"]
 
     @cached_property
     def _tile_offsets(self) -> np.ndarray:
         return np.concatenate([[0], np.cumsum(self._root.attrs["tile_cells"])]).astype(np.int64)
 
-    def _values(self, name: str) -> zarr.Array:
-        with _pipeline():
-            return self._root[name]
-
     @cached_property
     def values_per_gene(self) -> np.ndarray:
         """Number of non-zero counts of each gene, int64 (n_genes,)."""
-        return np.diff(self._starts, axis=1).sum(axis=0)
+        return self._lengths.sum(axis=0)
 
     def cells(self, *columns: str) -> pd.DataFrame:
         """The table of cells, whole or some of its columns; categories come back as categoricals."""
@@ -190,17 +197,25 @@ class Screen:
         return name in self._root["cells"]
 
     def read_genes(self, first: int, last: int) -> GeneBlock:
-        """Read the counts of genes ``first`` to ``last`` (exclusive) over all cells."""
+        """Read the counts of genes ``first`` to ``last`` (exclusive) over all cells.
+
+        Raises
+        ------
+        InputError
+            If the store's codes are not what was written.
+        """
         total = np.concatenate([[0], np.cumsum(self.values_per_gene[first:last])]).astype(np.int64)
         cells = np.empty(total[-1], np.int32)
-        counts = np.empty(total[-1], self._counts.dtype)
+        counts = np.empty(total[-1], self._root.attrs["counts"])
         cursor = total[:-1].copy()
-        for tile, offset in enumerate(self._tile_offsets[:-1]):
-            starts = self._starts[tile, first : last + 1]
-            values = slice(int(starts[0]), int(starts[-1]))
+        for tile, span in enumerate(itertools.pairwise(self._tile_offsets)):
+            starts, lengths = self._starts[tile, first : last + 1], self._lengths[tile, first:last]
             with _system_errors():
-                piece = self._gaps[values], self._counts[values]
-            _join_tile(starts - starts[0], *piece, offset, cursor, cells, counts)
+                codes = self._codes[int(starts[0]) : int(starts[-1])]
+            # Fewer come back than asked for where the array is cut off; the compiled loop reads by `starts`.
+            whole = len(codes) == starts[-1] - starts[0]
+            if not (whole and decode_genes(codes, starts - starts[0], lengths, *span, cursor, cells, counts)):
+                raise InputError(str(self.path), ["the store is damaged; delete it and make it again"])
         return GeneBlock(first, total, cells, counts)
 
     def gene_blocks(self, *, most_values: int = 8_000_000, most_genes: int = 256) -> list[tuple[int, int]]:
@@ -271,19 +286,6 @@ def _system_errors() -> Iterator[None]:
             number = int(found.group(1))
             raise OSError(number, os.strerror(number)) from error
         raise
-
-
-@njit(cache=True, nogil=True)
-def _join_tile(starts, gaps, counts, offset, cursor, cells_out, counts_out):
-    """Append a tile's values of some genes to theirs from earlier tiles, gaps turned into cells."""
-    for gene in range(len(starts) - 1):
-        cell, place = offset, np.uint64(cursor[gene])
-        for position in range(np.uint64(starts[gene]), np.uint64(starts[gene + 1])):
-            cell += gaps[position]
-            cells_out[place] = cell
-            counts_out[place] = counts[position]
-            place += np.uint64(1)
-        cursor[gene] = place
 
 
 def _put(group: zarr.Group, name: str, values: np.ndarray) -> None:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from distributed import Client, Future
 
 from storage.atomic import atomic_path
+from storage.one_ahead import one_ahead
 from storage.screens import Screen
 from storage.tables import recipe_metadata
 from tasks.expression.blocks import (
@@ -33,7 +34,6 @@ from tasks.expression.negative_binomial import REGRESSION_FIELDS, regression_blo
 from tasks.expression.paired import PAIRED_FIELDS, paired_block
 from tasks.expression.profiles import PseudobulkDesign
 from tasks.expression.results import PairedResults, RankSumResults, RegressionResults, Results, Tested
-from tasks.one_ahead import one_ahead
 
 #: Perturbations handled at once when the table is put together.
 ROWS_AT_ONCE = 32

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +17,17 @@ from scipy import sparse
 from storage.atomic import atomic_path
 from storage.errors import InputError
 from storage.h5ad import H5adFile
+from storage.one_ahead import one_ahead
 from storage.screens import TILE_CELLS, ScreenWriter
-from tasks.one_ahead import one_ahead
 from tasks.screens.checks import CellTable, count_problems, read_cells
-from tasks.screens.tiles import FINE, UNORDERED, lay_out, pack_dense, pack_sparse
+from tasks.screens.tiles import FINE, UNORDERED, Piece, lay_out, look_over
 
-#: Values a tile may hold, 4 bytes each: one fills while another is laid out, 0.4 GB in all.
-TILE_VALUES = 48_000_000
-#: Values read from the file at once; arrays of this size come from memory freed before, not from the system.
-BLOCK_VALUES = 2_000_000
-#: Threads that lay a tile out.
+#: Values a tile may hold, 4 bytes each: one fills while another is written, 0.2 GB in all.
+TILE_VALUES = 24_000_000
+#: Threads that look a block over and lay it out, a piece each.
 THREADS = min(4, os.cpu_count() or 1)
+#: Values read from the file at once: few enough that they stay in the processor's cache.
+BLOCK_VALUES = 2_000_000 * THREADS
 
 
 class CountTooLargeError(Exception):
@@ -127,10 +129,11 @@ def _write(
     progress: Callable[[int, int], None],
 ) -> Ingested:
     """Stream the kept cells into tiles, and the table of cells behind them."""
-    blocks = file.row_blocks(most_values=min(BLOCK_VALUES, TILE_VALUES), most_rows=TILE_CELLS)
+    blocks = file.row_blocks(most_values=min(BLOCK_VALUES, TILE_VALUES), most_rows=TILE_CELLS, reuse=True)
     with tiles, contextlib.closing(one_ahead(blocks)) as blocks:
         for first, block in blocks:
-            verdict = tiles.add(block, cells.keep[first : first + block.shape[0]])
+            keep = cells.keep[first : first + block.shape[0]]
+            verdict = tiles.add(block if keep.all() else block[keep])
             if verdict != FINE:
                 # Also a count too large for any store is said here, and not tried again.
                 if problems := _block_problems(file, block, first=first, layer=layer, keep=cells.keep):
@@ -144,24 +147,34 @@ def _write(
     return Ingested(len(frame), cells.n_unassigned, file.n_genes, int(detected.sum()))
 
 
-class _Rows:
-    """Packed rows of cells: what a tile is before it is turned to gene-major order."""
+class _Tile:
+    """Counts of some cells gene by gene, as `storage.gene_codes.encode_genes` takes them: a part a piece."""
 
     def __init__(self, n_genes: int, *, dtype: np.dtype):
         # Memory that is never written to is never taken, so that a small screen needs little of it.
-        self.genes = np.empty(TILE_VALUES, np.uint16 if n_genes <= 1 << 16 else np.uint32)
-        self.counts = np.empty(TILE_VALUES, dtype)
-        self.lengths = np.zeros(n_genes, np.int64)
+        self.values = np.empty(max(TILE_VALUES, n_genes) + THREADS, dtype)
         self.clear()
 
     def clear(self) -> None:
-        self.lengths[:] = 0
-        self.ends: list[np.ndarray] = [np.zeros(1, np.int64)]
-        self.n_cells = self.n_values = 0
+        self.starts: list[np.ndarray] = []
+        self.n_cells = self.n_places = 0
+
+    def has_room(self, pieces: list[Piece]) -> bool:
+        n_cells = sum(len(piece.library) for piece in pieces)
+        n_places = sum(int(piece.lengths.sum()) + 1 for piece in pieces)
+        return self.n_cells + n_cells <= TILE_CELLS and self.n_places + n_places <= len(self.values)
+
+    def reserve(self, block: np.ndarray | sparse.csr_matrix, piece: Piece) -> Callable[[], None]:
+        """Make room for a piece of a block; gives what lays it out there."""
+        first_row, starts = self.n_cells, self.n_places + np.concatenate([[0], np.cumsum(piece.lengths)])
+        self.starts.append(starts)
+        # One place more, for pieces are laid out beside each other, and `lay_out` may write to it.
+        self.n_cells, self.n_places = self.n_cells + len(piece.library), int(starts[-1]) + 1
+        return partial(lay_out, block, piece.rows, first_row=first_row, starts=starts, tile=self.values)
 
 
 class _Tiles:
-    """Packs rows into tiles; a full one is laid out and written in a thread while the next one fills.
+    """Lays blocks of cells out in tiles; a full one is written in a thread while the next one fills.
 
     ``library`` and ``detected`` collect the UMIs and the genes of every cell.
     """
@@ -170,7 +183,10 @@ class _Tiles:
         self.writer = ScreenWriter(store, genes=genes, dtype=dtype)
         self.library: list[np.ndarray] = []
         self.detected: list[np.ndarray] = []
-        self._rows, self._spare = _Rows(len(genes), dtype=dtype), _Rows(len(genes), dtype=dtype)
+        # A value is a row of 16 bits and a count of 16, or of 32 each.
+        held = np.dtype(np.uint32 if dtype.itemsize == 2 else np.uint64)
+        self._limit = np.iinfo(dtype).max + 1
+        self._tile, self._spare = (_Tile(len(genes), dtype=held) for _ in range(2))
         self._thread, self._helpers = ThreadPoolExecutor(1), ThreadPoolExecutor(THREADS)
         self._writing: Future | None = None
 
@@ -181,30 +197,32 @@ class _Tiles:
         self._thread.shutdown()
         self._helpers.shutdown()
 
-    def add(self, block: np.ndarray | sparse.csr_matrix, keep: np.ndarray) -> int:
-        """Append a block of rows; gives what was found wrong with it, `FINE` in most cases."""
-        dense = not sparse.issparse(block)
-        n_cells, most_values = int(keep.sum()), block.size if dense else len(block.data)
-        if self._rows.n_cells + n_cells > TILE_CELLS or self._rows.n_values + most_values > TILE_VALUES:
-            self._start_writing()
-        rows, ends, library = self._rows, np.empty(n_cells, np.int64), np.empty(n_cells, np.int64)
-        tile = {"at": rows.n_values, "genes": rows.genes, "counts": rows.counts, "lengths": rows.lengths}
-        tile |= {"keep": keep, "ends": ends, "library": library}
-        if dense:
-            n_values, verdict = pack_dense(block, **tile)
-        else:
-            before = rows.lengths.copy()
-            n_values, verdict = pack_sparse(block.indptr, block.indices, values=block.data, **tile)
-            if verdict == UNORDERED:
-                block.sum_duplicates()
-                rows.lengths[:] = before
-                n_values, verdict = pack_sparse(block.indptr, block.indices, values=block.data, **tile)
+    def add(self, block: np.ndarray | sparse.csr_matrix) -> int:
+        """Append a block of cells; gives what was found wrong with it, `FINE` in most cases."""
+        if sparse.issparse(block) and block.nnz > TILE_VALUES and block.shape[0] > 1:
+            # A file laid out by gene is read by cells, whatever they hold.
+            middle = block.shape[0] // 2
+            return max(self.add(block[:middle]), self.add(block[middle:]))
+        pieces = self._look_over(block)
+        if any(piece.verdict == UNORDERED for piece in pieces):
+            block.sum_duplicates()
+            pieces = self._look_over(block)
+        verdict = max(piece.verdict for piece in pieces)
         if verdict == FINE:
-            self.library.append(library)
-            self.detected.append(np.diff(ends, prepend=rows.n_values))
-            rows.ends.append(ends)
-            rows.n_cells, rows.n_values = rows.n_cells + n_cells, n_values
+            if not self._tile.has_room(pieces):
+                self._start_writing()
+            self.library += [piece.library for piece in pieces]
+            self.detected += [piece.detected for piece in pieces]
+            jobs = [self._helpers.submit(self._tile.reserve(block, piece)) for piece in pieces]
+            for job in jobs:
+                job.result()
         return verdict
+
+    def _look_over(self, block: np.ndarray | sparse.csr_matrix) -> list[Piece]:
+        """Look a block over in as many pieces as there are threads."""
+        cuts = np.linspace(0, block.shape[0], THREADS + 1).astype(int).tolist()
+        rows = [slice(*pair) for pair in itertools.pairwise(cuts)]
+        return list(self._helpers.map(lambda piece: look_over(block, piece, limit=self._limit), rows))
 
     def flush(self) -> None:
         """Write what is there as the last tile, and wait until all is written."""
@@ -213,8 +231,8 @@ class _Tiles:
 
     def _start_writing(self) -> None:
         self._wait()
-        if self._rows.n_cells:
-            self._rows, self._spare = self._spare, self._rows
+        if self._tile.n_cells:
+            self._tile, self._spare = self._spare, self._tile
             self._writing = self._thread.submit(self._write, self._spare)
 
     def _wait(self) -> None:
@@ -222,14 +240,6 @@ class _Tiles:
             self._writing.result()
             self._writing = None
 
-    def _write(self, rows: _Rows) -> None:
-        starts = np.concatenate([[0], np.cumsum(rows.lengths)]).astype(np.int64)
-        panels = lay_out(
-            np.concatenate(rows.ends),
-            rows.genes,
-            counts=rows.counts,
-            gene_starts=starts,
-            pool=self._helpers,
-        )
-        self.writer.append(starts, panels, n_cells=rows.n_cells)
-        rows.clear()
+    def _write(self, tile: _Tile) -> None:
+        self.writer.append(tile.values, np.array(tile.starts), n_cells=tile.n_cells)
+        tile.clear()

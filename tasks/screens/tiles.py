@@ -1,26 +1,23 @@
-"""Compiled loops of ingest: check raw values, pack rows of cells, and turn them into gene-major order."""
+"""Compiled loops of ingest: check a block of cells, and turn it to gene-major order."""
 
 from __future__ import annotations
 
-import collections
-from collections.abc import Iterator
-from concurrent.futures import Executor
+from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
+from scipy import sparse
 
 #: What a block of values can hold that is not a raw count, in the order of `check_counts`.
 FAULTS = ("NaN or infinite", "negative", "not whole numbers")
-#: What `pack_sparse` and `pack_dense` find, from bad to worse: nothing; entries of a row out of order or
-#: given twice; a count that the target's type cannot hold; a value that is no count.
+#: What looking a block over finds, from bad to worse: nothing; entries of a row out of order or given
+#: twice; a count that the tile cannot hold; a value that is no count.
 FINE, UNORDERED, TOO_LARGE, FAULTY = range(4)
-#: Genes laid out at once: few enough that the places written to stay within reach of the processor's
-#: address cache (all 8,500 at once took twice as long).
+#: Genes of a sparse block laid out at once: few enough that the lines of memory written to stay in the
+#: processor's nearest cache (all 8,500 at once took twice as long).
 PANEL_GENES = 512
-#: A tile has fewer rows than 2 to this power, and the places of its values fit beside one in 64 bits.
-ROW_BITS = 24
-#: Panels laid out while one is written.
-AHEAD = 2
+#: Genes of a dense block read beside each other: as many as share a line of memory.
+LINE_GENES = 16
 
 
 @njit(cache=True, nogil=True)
@@ -55,21 +52,20 @@ def check_counts(values):
     return not_finite, negative, fractional, largest
 
 
-# The two loops below, and those that copy a row, are written so that the processor takes several values at
-# once: over places, not over values, and with nothing that depends on the value before.
+# The loops over a row are written so that the processor takes several values at once: over places, not over
+# values, each of little work and with nothing that depends on the value before.
 
 
 @njit(cache=True, nogil=True)
 def _looked_over(values, limit):
-    """`FINE`, `TOO_LARGE` (``limit`` or above) or `FAULTY`, the worst of all; and whether there are zeros."""
-    faulty, too_large, zeros = False, False, False
+    """`FINE`, `TOO_LARGE` (``limit`` or above) or `FAULTY`, the worst of all."""
+    faulty, too_large = False, False
     for entry in range(len(values)):
         value = values[entry]
         faulty |= not ((value >= 0) & (value == np.floor(value)))
         # Infinity is too large as well, and found out where nothing else is.
         too_large |= value >= limit
-        zeros |= value == 0
-    return FAULTY if faulty else TOO_LARGE if too_large else FINE, zeros
+    return FAULTY if faulty else TOO_LARGE if too_large else FINE
 
 
 @njit(cache=True, nogil=True)
@@ -82,169 +78,154 @@ def _out_of_order(columns):
 
 
 @njit(cache=True, nogil=True)
-def pack_sparse(starts, columns, values, keep, at, genes, counts, ends, library, lengths):
-    """Append the kept rows of a CSR block, zeros left out, to a tile's ``genes`` and ``counts``.
-
-    Parameters
-    ----------
-    starts, columns, values
-        CSR with numbers of any type.
-    keep
-        bool (n_rows,).
-    at
-        Where the tile's next value goes; there has to be room for all of the block's.
-    genes, counts
-        Unsigned; the tile.
-    ends, library
-        int64 (n_kept,): filled with the position behind each kept row's last value, and its sum.
-    lengths
-        int64 (n_genes,): each gene's number of values, added to in place.
-
-    Returns
-    -------
-    int, int
-        The position behind the last value, and `FINE`, `UNORDERED`, `TOO_LARGE` or `FAULTY`, the worst of
-        all kept rows. What was appended is of no use unless `FINE`, and ``lengths`` neither.
-    """
-    limit = np.float32(np.float64(np.iinfo(counts.dtype).max) + 1)
-    position, row_out, verdict = at, 0, FINE
-    for row in range(len(keep)):
-        if not keep[row]:
-            continue
-        row_values, row_genes = values[starts[row] : starts[row + 1]], columns[starts[row] : starts[row + 1]]
-        worst, zeros = _looked_over(row_values, limit)
-        verdict = max(verdict, worst, UNORDERED * _out_of_order(row_genes))
-        if verdict != FINE:
-            continue
-        first = position
-        if zeros:
-            for entry in range(len(row_values)):
-                genes[position] = row_genes[entry]
-                counts[position] = row_values[entry]
-                position += row_values[entry] != 0
-        else:
-            position += len(row_values)
-            # The row's own part, of which the processor copies several values at once.
-            genes_out, counts_out = genes[first:position], counts[first:position]
-            for entry in range(len(row_values)):
-                genes_out[entry] = row_genes[entry]
-            for entry in range(len(row_values)):
-                counts_out[entry] = row_values[entry]
-        library[row_out] = _tally(genes[first:position], counts[first:position], lengths)
-        ends[row_out] = position
-        row_out += 1
-    return position, verdict
-
-
-@njit(cache=True, nogil=True)
-def pack_dense(block, keep, at, genes, counts, ends, library, lengths):
-    """Append the non-zeros of the kept rows of a dense block; see `pack_sparse`."""
-    limit = np.float32(np.float64(np.iinfo(counts.dtype).max) + 1)
-    position, row_out, verdict = np.uint64(at), 0, FINE
-    for row in range(len(keep)):
-        if not keep[row]:
-            continue
-        row_values = block[row]
-        verdict = max(verdict, _looked_over(row_values, limit)[0])
-        if verdict != FINE:
-            continue
-        first = position
-        # Two loops of little work each take half as long as one: zeros are half or more of the values.
-        for gene in range(np.uint64(len(row_values))):
-            genes[position] = gene
-            position += np.uint64(row_values[gene] != 0)
-        for entry in range(first, position):
-            counts[entry] = row_values[genes[entry]]
-        library[row_out] = _tally(genes[first:position], counts[first:position], lengths)
-        ends[row_out] = position
-        row_out += 1
-    return np.int64(position), verdict
-
-
-@njit(cache=True, nogil=True)
-def _tally(genes, counts, lengths):
-    """Count a row's values to their genes; gives the row's sum."""
-    for gene in genes:
-        lengths[np.uint64(gene)] += 1
+def _sum(values, limit):
+    """Sum of counts below ``limit``; 32 bits are taken several at once, 64 are not."""
     total = 0
-    for count in counts:
-        total += count
+    if limit <= np.float32(1 << 31):
+        for entry in range(len(values)):
+            total += np.int32(values[entry])
+    else:
+        for entry in range(len(values)):
+            total += np.int64(values[entry])
     return total
 
 
-@njit(cache=True, nogil=True)
-def _lay_out_gaps(starts, at, genes, counts, first_gene, cursor, gaps_out, counts_out):
-    """Write a panel of consecutive genes of a tile in gene-major order, rows as differences within a gene.
+@dataclass(frozen=True)
+class Piece:
+    """Some rows of a block, looked over.
 
-    ``at`` is each row's first value in the panel. ``cursor``, uint64 (n_genes in the panel,), holds a gene's
-    next place and, in its lowest `ROW_BITS`, the row before: one number to read and write a value in place
-    of two.
+    Attributes
+    ----------
+    rows
+        Which rows of the block.
+    verdict
+        `FINE`, or the worst of what was found; the rest is of no use then.
+    lengths
+        int64 (n_genes,): each gene's number of non-zeros.
+    library, detected
+        int64 (n_rows,): each row's sum and number of non-zeros.
     """
-    bits, mask = np.uint64(ROW_BITS), np.uint64((1 << ROW_BITS) - 1)
-    first, n_genes = np.uint64(first_gene), np.uint64(len(cursor))
-    for row in range(np.uint64(len(starts) - 1)):
-        entry, end = np.uint64(at[row]), np.uint64(starts[row + np.uint64(1)])
-        while entry < end:
-            gene = np.uint64(genes[entry]) - first
-            if gene >= n_genes:
-                break
-            place, before = cursor[gene] >> bits, cursor[gene] & mask
-            gaps_out[place] = np.uint64(row) - before
-            counts_out[place] = counts[entry]
-            cursor[gene] = ((place + np.uint64(1)) << bits) | np.uint64(row)
-            entry += np.uint64(1)
+
+    rows: slice
+    verdict: int
+    lengths: np.ndarray
+    library: np.ndarray
+    detected: np.ndarray
+
+
+def look_over(block: np.ndarray | sparse.csr_matrix, rows: slice, *, limit: int) -> Piece:
+    """Check some rows of a block of raw values, dense or CSR, and count what they hold.
+
+    ``limit`` is the first count that the tile cannot hold.
+    """
+    n_rows = rows.stop - rows.start
+    lengths, library, detected = (np.zeros(n, np.int64) for n in (block.shape[1], n_rows, n_rows))
+    filled = {"limit": np.float32(limit), "lengths": lengths, "library": library, "detected": detected}
+    if sparse.issparse(block):
+        starts = block.indptr[rows.start : rows.stop + 1]
+        verdict = _look_over_sparse(starts, block.indices, block.data, **filled)
+    else:
+        verdict = _look_over_dense(block[rows], **filled)
+    return Piece(rows, verdict, lengths, library, detected)
 
 
 def lay_out(
-    starts: np.ndarray, genes: np.ndarray, *, counts: np.ndarray, gene_starts: np.ndarray, pool: Executor
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Turn a tile of packed rows into gene-major order.
+    block: np.ndarray | sparse.csr_matrix,
+    rows: slice,
+    *,
+    first_row: int,
+    starts: np.ndarray,
+    tile: np.ndarray,
+) -> None:
+    """Put the non-zeros of some rows of a block into a tile, gene after gene.
 
     Parameters
     ----------
-    starts, genes, counts
-        The packed rows, CSR without zeros.
-    gene_starts
-        int64 (n_genes + 1,): where each gene's values begin.
-    pool
-        Whose threads lay out the panels to come.
-
-    Yields
-    ------
-    ndarray, ndarray
-        Of one panel of genes after the other: uint16 differences of a value's row to the gene's row before,
-        and the counts.
+    block, rows
+        Dense or CSR with the genes ascending in a row; looked over.
+    first_row
+        The first of these rows in the tile.
+    starts
+        int64 (n_genes + 1,): where in the tile each gene's values begin, and the last one's end; the place
+        there is written to as well.
+    tile
+        uint32 or uint64: filled with row in the upper half of the bits and count in the lower one.
     """
-    n_genes = len(gene_starts) - 1
-
-    def lay_out_genes(first: int) -> tuple[np.ndarray, np.ndarray]:
-        own = gene_starts[first : first + PANEL_GENES + 1] - gene_starts[first]
-        gaps, in_order = np.empty(own[-1], np.uint16), np.empty(own[-1], counts.dtype)
-        cursor = own[:-1].astype(np.uint64) << np.uint64(ROW_BITS)
-        at = first_entries(starts, genes, first)
-        _lay_out_gaps(starts, at, genes, counts, first, cursor, gaps, in_order)
-        return gaps, in_order
-
-    coming = collections.deque()
-    for first in range(0, n_genes, PANEL_GENES):
-        coming.append(pool.submit(lay_out_genes, first))
-        if len(coming) > AHEAD:
-            yield coming.popleft().result()
-    while coming:
-        yield coming.popleft().result()
+    cursor = starts[:-1].astype(np.uint64)
+    if sparse.issparse(block):
+        row_starts = block.indptr[rows.start : rows.stop + 1]
+        _lay_out_sparse(row_starts, block.indices, block.data, first_row, cursor, tile)
+    else:
+        _lay_out_dense(block[rows], first_row, cursor, tile)
 
 
 @njit(cache=True, nogil=True)
-def first_entries(starts, genes, first_gene):
-    """Each CSR row's first entry of a gene not below ``first_gene``, int64 (n_rows,); genes ascending."""
-    at = np.empty(len(starts) - 1, np.int64)
-    for row in range(len(at)):
-        low, high = starts[row], starts[row + 1]
-        while low < high:
-            middle = (low + high) // 2
-            if genes[middle] < first_gene:
-                low = middle + 1
-            else:
-                high = middle
-        at[row] = low
-    return at
+def _look_over_sparse(starts, columns, values, limit, lengths, library, detected):
+    """`look_over` of CSR rows: adds to ``lengths``, fills ``library`` and ``detected``, gives the verdict."""
+    verdict = FINE
+    for row in range(len(library)):
+        row_values, row_genes = values[starts[row] : starts[row + 1]], columns[starts[row] : starts[row + 1]]
+        verdict = max(verdict, _looked_over(row_values, limit), UNORDERED * _out_of_order(row_genes))
+        if verdict != FINE:
+            continue
+        found = 0
+        for entry in range(len(row_values)):
+            one = row_values[entry] != 0
+            lengths[np.uint64(row_genes[entry])] += one
+            found += one
+        library[row], detected[row] = _sum(row_values, limit), found
+    return verdict
+
+
+@njit(cache=True, nogil=True)
+def _look_over_dense(block, limit, lengths, library, detected):
+    """As `_look_over_sparse`, of dense rows."""
+    verdict = FINE
+    counted = np.zeros(len(lengths), np.uint32)
+    for row in range(len(library)):
+        values = block[row]
+        verdict = max(verdict, _looked_over(values, limit))
+        if verdict != FINE:
+            continue
+        found = np.int32(0)
+        for gene in range(len(values)):
+            one = np.int32(values[gene] != 0)
+            counted[gene] += np.uint32(one)
+            found += one
+        library[row], detected[row] = _sum(values, limit), found
+    lengths[:] = counted
+    return verdict
+
+
+@njit(cache=True, nogil=True)
+def _lay_out_sparse(starts, columns, values, first_row, cursor, tile):
+    """`lay_out` of CSR rows; ``cursor``, uint64 (n_genes,), is where each gene's next value goes."""
+    half = np.uint64(tile.itemsize * 4)
+    at = starts[:-1].copy()
+    for panel_end in range(PANEL_GENES, len(cursor) + PANEL_GENES, PANEL_GENES):
+        for row in range(len(at)):
+            place_of_row = np.uint64(first_row + row) << half
+            entry, end = np.uint64(at[row]), np.uint64(starts[row + 1])
+            while entry < end and columns[entry] < panel_end:
+                count = np.int64(values[entry])
+                if count != 0:
+                    gene = np.uint64(columns[entry])
+                    tile[cursor[gene]] = place_of_row | np.uint64(count)
+                    cursor[gene] += np.uint64(1)
+                entry += np.uint64(1)
+            at[row] = entry
+
+
+@njit(cache=True, nogil=True)
+def _lay_out_dense(block, first_row, cursor, tile):
+    """As `_lay_out_sparse`, of dense rows."""
+    half, n_genes = np.uint64(tile.itemsize * 4), len(cursor)
+    for first in range(0, n_genes, LINE_GENES):
+        for gene in range(np.uint64(first), np.uint64(min(first + LINE_GENES, n_genes))):
+            place = cursor[gene]
+            for row in range(np.uint64(len(block))):
+                # Zeros are written too, and written over: faster than to decide.
+                count = np.int64(block[row, gene])
+                tile[place] = ((np.uint64(first_row) + row) << half) | np.uint64(count)
+                place += np.uint64(count != 0)
+            cursor[gene] = place

@@ -13,7 +13,7 @@ from storage.errors import InputError
 from tasks.expression.groups import CellGroups
 from tasks.expression.kernels import rank_sum_block
 from tasks.expression.p_values import rank_sum_p
-from tasks.screens.tiles import check_counts, first_entries
+from tasks.screens.tiles import check_counts
 from tests.benchmarks.count_tallies import tally_sums
 
 #: Values laid out by gene at once, a thread.
@@ -109,7 +109,7 @@ def _test_span(
 ) -> None:
     """Lay out and test the genes of a span, a panel at a time, in buffers that are used again."""
     starts = counts.indptr.astype(np.int64)
-    at = first_entries(starts, counts.indices, span[0])
+    at = _first_entries(starts, counts.indices, span[0])
     room = max(PANEL_VALUES, int(lengths[slice(*span)].max(initial=0)))
     cells, values = np.empty(room, np.int32), np.empty(room, counts.dtype)
     first = span[0]
@@ -168,3 +168,19 @@ def _count_genes(genes, values, lengths):
     """Add the number of non-zero values of each gene to ``lengths``, int64 (n_genes,), in place."""
     for position in range(np.uint64(len(genes))):
         lengths[np.uint64(genes[position])] += values[position] != 0
+
+
+@njit(cache=True, nogil=True)
+def _first_entries(starts, genes, first_gene):
+    """Each CSR row's first entry of a gene not below ``first_gene``, int64 (n_rows,); genes ascending."""
+    at = np.empty(len(starts) - 1, np.int64)
+    for row in range(len(at)):
+        low, high = starts[row], starts[row + 1]
+        while low < high:
+            middle = (low + high) // 2
+            if genes[middle] < first_gene:
+                low = middle + 1
+            else:
+                high = middle
+        at[row] = low
+    return at

@@ -9,6 +9,7 @@ from scipy import sparse
 
 from storage.errors import InputError
 from storage.h5ad import H5adFile
+from storage.one_ahead import one_ahead
 from tests.screens import random_counts, random_names, write_screen
 
 FORMATS = {"dense": np.asarray, "csr": sparse.csr_matrix, "csc": sparse.csc_matrix}
@@ -35,6 +36,24 @@ def test_blocks_of_rows_put_together_are_the_matrix(tmp_path, kind, most_values)
     assert firsts[0] == 0
     if kind != "csc":
         assert len(firsts) == 1 if most_values == 1_000_000 else len(firsts) > 4
+
+
+@pytest.mark.parametrize("kind", ["dense", "csr"])
+@pytest.mark.parametrize("dtype", ["float32", "uint8", ">f8"])
+def test_memory_used_again_holds_a_block_until_the_one_after_the_next_is_read(tmp_path, kind, dtype):
+    counts = np.minimum(random_counts(53, 11), 200)
+    # AnnData writes no foreign byte order into sparse matrices.
+    dtype = "float64" if kind == "csr" and dtype == ">f8" else dtype
+    path = write_screen(tmp_path / "x.h5ad", FORMATS[kind](counts.astype(dtype)), random_names(53, 3))
+    rows, values = [], []
+    with H5adFile(path) as file:
+        for _, block in one_ahead(file.row_blocks(most_values=50, reuse=True)):
+            rows.append(sparse.csr_matrix(block).toarray())
+            values.append(block.data if kind == "csr" else block)
+    np.testing.assert_array_equal(np.vstack(rows), counts)
+    if dtype == "float32":
+        assert np.shares_memory(values[0], values[2])
+        assert not np.shares_memory(values[0], values[1])
 
 
 def test_a_chunked_dense_matrix_is_read_in_whole_chunks(tmp_path):

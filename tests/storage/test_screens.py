@@ -10,7 +10,6 @@ from scipy import sparse
 
 import storage.screens
 import tasks.screens.ingest
-import tasks.screens.tiles
 from storage.errors import InputError
 from storage.manifest import file_digest
 from storage.screens import Screen, ScreenWriter
@@ -22,20 +21,21 @@ def small_tiles(monkeypatch, cells=7, values=150):
     monkeypatch.setattr(storage.screens, "TILE_CELLS", cells)
     monkeypatch.setattr(tasks.screens.ingest, "TILE_CELLS", cells)
     monkeypatch.setattr(tasks.screens.ingest, "TILE_VALUES", values)
-    monkeypatch.setattr(tasks.screens.tiles, "PANEL_GENES", 5)
+    monkeypatch.setattr(storage.screens, "PANEL_GENES", 5)
     monkeypatch.setattr(storage.screens, "CHUNK", 64)
     monkeypatch.setattr(storage.screens, "CHUNKS_PER_SHARD", 2)
 
 
-@pytest.fixture(params=["one tile", "many tiles"])
+@pytest.fixture(params=["one tile", "many tiles", "many tiles, csc"])
 def screen_and_counts(request, tmp_path, monkeypatch):
-    if request.param == "many tiles":
+    if request.param != "one tile":
         small_tiles(monkeypatch)
     counts = random_counts(101, 23, seed=4)
-    path = write_screen(tmp_path / "x.h5ad", sparse.csr_matrix(counts), random_names(101, 4))
+    kind = sparse.csc_matrix if request.param.endswith("csc") else sparse.csr_matrix
+    path = write_screen(tmp_path / "x.h5ad", kind(counts), random_names(101, 4))
     screen = ingest(path, tmp_path / "store")
     n_tiles = len(screen._root.attrs["tile_cells"])
-    assert (n_tiles > 10) == (request.param == "many tiles")
+    assert (n_tiles > 10) == (request.param != "one tile")
     return screen, counts
 
 
@@ -129,18 +129,18 @@ def test_a_larger_screen_is_a_few_dozen_files_and_small(tmp_path):
     )
     tiles = []
     for n_cells in (20_000, 20_000, 3_000):
-        rows = np.sort(rng.integers(0, n_cells, (n_genes, n_cells * per_cell // n_genes)), axis=1)
-        counts = rng.geometric(0.6, rows.size).astype(np.uint16)
-        starts = np.arange(n_genes + 1) * rows.shape[1]
-        gaps = np.diff(rows, axis=1, prepend=0).ravel().astype(np.uint16)
-        writer.append(starts, [(gaps, counts)], n_cells=n_cells)
-        tiles.append((rows, counts.reshape(rows.shape)))
+        n_values = n_cells * per_cell // n_genes
+        rows = np.array([np.sort(rng.choice(n_cells, n_values, replace=False)) for _ in range(n_genes)])
+        counts = rng.geometric(0.6, rows.shape)
+        values = ((rows << 16) | counts).ravel().astype(np.uint32)
+        writer.append(values, np.arange(n_genes + 1)[None] * n_values, n_cells=n_cells)
+        tiles.append((rows, counts))
     writer.close(pd.DataFrame({"library_size": np.zeros(43_000, np.int64)}))
     files = [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
     assert len(files) < 30
     n_values = sum(rows.size for rows, _ in tiles)
     assert n_values > 20_000_000
-    assert sum(path.stat().st_size for path in files) < 3 * n_values
+    assert sum(path.stat().st_size for path in files) < n_values
     block = Screen(tmp_path / "store").read_genes(1_234, 1_235)
     offsets = (0, 20_000, 40_000)
     cells = np.concatenate([rows[1_234] + at for (rows, _), at in zip(tiles, offsets, strict=True)])
@@ -150,9 +150,23 @@ def test_a_larger_screen_is_a_few_dozen_files_and_small(tmp_path):
 
 def test_a_tile_of_too_many_cells_is_refused(tmp_path):
     writer = ScreenWriter(tmp_path / "store", genes=np.array(["g"]), dtype=np.uint16)
-    empty = np.empty(0, np.uint16)
     with pytest.raises(ValueError, match="at most 65536 cells"):
-        writer.append(np.zeros(2, np.int64), [(empty, empty)], n_cells=65_537)
+        writer.append(np.empty(0, np.uint32), np.zeros((1, 2), np.int64), n_cells=65_537)
+
+
+@pytest.mark.parametrize("damage", ["other codes", "fewer codes", "cells beyond the tile"])
+def test_codes_that_are_not_what_was_written_are_found_out(tmp_path, damage):
+    path = write_screen(tmp_path / "x.h5ad", random_counts(80, 6), random_names(80, 2))
+    ingest(path, tmp_path / "store")
+    root = zarr.open_group(str(tmp_path / "store"))
+    codes = root["codes"][:]
+    if damage == "fewer codes":
+        root["codes"].resize((len(codes) - 3,))
+    else:
+        codes[-8:] = 0xFF if damage == "other codes" else 0xE0
+        root["codes"][:] = codes
+    with pytest.raises(InputError, match="the store is damaged; delete it and make it again"):
+        Screen(tmp_path / "store").read_genes(0, 6)
 
 
 @pytest.mark.parametrize("what", ["missing", "empty folder", "file", "other zarr"])
@@ -184,7 +198,7 @@ def test_threads_that_read_leave_zarr_s_settings_alone(tmp_path):
     """A store's bytes must not depend on who else in the process reads one."""
     before = dict(zarr.config.config["codec_pipeline"])
     writer = ScreenWriter(tmp_path / "s.zarr", genes=np.array(["a"]), dtype=np.uint16)
-    writer.append(np.array([0, 1]), [(np.array([0], np.uint16), np.array([3], np.uint16))], n_cells=1)
+    writer.append(np.array([3], np.uint32), np.array([[0, 1]]), n_cells=1)
     writer.close(pd.DataFrame({"library_size": [3]}))
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: Screen(tmp_path / "s.zarr").read_genes(0, 1), range(200)))
