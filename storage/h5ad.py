@@ -101,20 +101,20 @@ class H5adFile:
         return pd.Series(values)
 
     def row_blocks(
-        self, *, most_values: int = 8_000_000, most_rows: int = 65_536, reuse: bool = False
+        self, *, most_values: int = 8_000_000, most_rows: int = 65_536, in_use: int | None = None
     ) -> Iterator[tuple[int, np.ndarray | sparse.csr_matrix]]:
         """Yield ``(first_row, block)`` in row order; blocks are dense arrays or CSR matrices.
 
         A block has at most ``most_rows`` rows and, unless a single row has more, ``most_values`` values.
 
-        With ``reuse`` a block's memory is used again for the block after the next, which saves taking it from
-        the system, half of the time of reading.
+        Where ``in_use`` is given, blocks take the memory of blocks before, which halves the time of reading:
+        a block may be used until ``in_use`` more have been asked for.
 
         CSC is not laid out for this: it is read whole once for every ~32 million values.
         """
         reader = {"dense": self._dense_blocks, "csr": self._csr_blocks, "csc": self._csc_blocks}[self.kind]
         try:
-            yield from reader(most_values, most_rows, _Memory() if reuse else None)
+            yield from reader(most_values, most_rows, None if in_use is None else _Memory(in_use))
         except OSError as error:
             raise InputError(str(self.path), [f"the file cannot be read to its end ({error})"]) from error
 
@@ -183,15 +183,16 @@ class H5adFile:
 
 
 class _Memory:
-    """Two arrays for each data set that is read in pieces, taken in turn."""
+    """``n`` arrays for each data set that is read in pieces, taken in turn."""
 
-    def __init__(self):
+    def __init__(self, n: int):
+        self._n = n
         self._arrays: dict[str, list[np.ndarray]] = {}
 
     def take(self, dataset: h5py.Dataset, n_rows: int) -> np.ndarray:
-        """An array for ``n_rows`` rows of the data set; the one taken before the last may be it."""
+        """An array for ``n_rows`` rows of the data set; it may be the one taken ``n`` times ago."""
         arrays = self._arrays.setdefault(dataset.name, [])
-        array = arrays.pop(0) if len(arrays) == 2 else None
+        array = arrays.pop(0) if len(arrays) == self._n else None
         if array is None or len(array) < n_rows:
             array = np.empty((n_rows, *dataset.shape[1:]), dataset.dtype)
         arrays.append(array)

@@ -129,7 +129,8 @@ def _write(
     progress: Callable[[int, int], None],
 ) -> Ingested:
     """Stream the kept cells into tiles, and the table of cells behind them."""
-    blocks = file.row_blocks(most_values=min(BLOCK_VALUES, TILE_VALUES), most_rows=TILE_CELLS, reuse=True)
+    # One is laid out, one is looked over, one is read.
+    blocks = file.row_blocks(most_values=min(BLOCK_VALUES, TILE_VALUES), most_rows=TILE_CELLS, in_use=3)
     with tiles, contextlib.closing(one_ahead(blocks)) as blocks:
         for first, block in blocks:
             keep = cells.keep[first : first + block.shape[0]]
@@ -176,6 +177,7 @@ class _Tile:
 class _Tiles:
     """Lays blocks of cells out in tiles; a full one is written in a thread while the next one fills.
 
+    A block is used until the next one has been added, for it is laid out while that one is looked over.
     ``library`` and ``detected`` collect the UMIs and the genes of every cell.
     """
 
@@ -188,6 +190,7 @@ class _Tiles:
         self._limit = np.iinfo(dtype).max + 1
         self._tile, self._spare = (_Tile(len(genes), dtype=held) for _ in range(2))
         self._thread, self._helpers = ThreadPoolExecutor(1), ThreadPoolExecutor(THREADS)
+        self._laid_out: list[Future] = []
         self._writing: Future | None = None
 
     def __enter__(self) -> _Tiles:
@@ -204,6 +207,7 @@ class _Tiles:
             middle = block.shape[0] // 2
             return max(self.add(block[:middle]), self.add(block[middle:]))
         pieces = self._look_over(block)
+        self._wait_for_layout()
         if any(piece.verdict == UNORDERED for piece in pieces):
             block.sum_duplicates()
             pieces = self._look_over(block)
@@ -213,9 +217,7 @@ class _Tiles:
                 self._start_writing()
             self.library += [piece.library for piece in pieces]
             self.detected += [piece.detected for piece in pieces]
-            jobs = [self._helpers.submit(self._tile.reserve(block, piece)) for piece in pieces]
-            for job in jobs:
-                job.result()
+            self._laid_out = [self._helpers.submit(self._tile.reserve(block, piece)) for piece in pieces]
         return verdict
 
     def _look_over(self, block: np.ndarray | sparse.csr_matrix) -> list[Piece]:
@@ -226,16 +228,22 @@ class _Tiles:
 
     def flush(self) -> None:
         """Write what is there as the last tile, and wait until all is written."""
+        self._wait_for_layout()
         self._start_writing()
-        self._wait()
+        self._wait_for_writing()
+
+    def _wait_for_layout(self) -> None:
+        for job in self._laid_out:
+            job.result()
+        self._laid_out = []
 
     def _start_writing(self) -> None:
-        self._wait()
+        self._wait_for_writing()
         if self._tile.n_cells:
             self._tile, self._spare = self._spare, self._tile
             self._writing = self._thread.submit(self._write, self._spare)
 
-    def _wait(self) -> None:
+    def _wait_for_writing(self) -> None:
         if self._writing is not None:
             self._writing.result()
             self._writing = None

@@ -40,14 +40,14 @@ def test_blocks_of_rows_put_together_are_the_matrix(tmp_path, kind, most_values)
 
 @pytest.mark.parametrize("kind", ["dense", "csr"])
 @pytest.mark.parametrize("dtype", ["float32", "uint8", ">f8"])
-def test_memory_used_again_holds_a_block_until_the_one_after_the_next_is_read(tmp_path, kind, dtype):
+def test_a_block_may_be_used_until_so_many_more_have_been_asked_for(tmp_path, kind, dtype):
     counts = np.minimum(random_counts(53, 11), 200)
     # AnnData writes no foreign byte order into sparse matrices.
     dtype = "float64" if kind == "csr" and dtype == ">f8" else dtype
     path = write_screen(tmp_path / "x.h5ad", FORMATS[kind](counts.astype(dtype)), random_names(53, 3))
     rows, values = [], []
     with H5adFile(path) as file:
-        for _, block in one_ahead(file.row_blocks(most_values=50, reuse=True)):
+        for _, block in one_ahead(file.row_blocks(most_values=50, in_use=2)):
             rows.append(sparse.csr_matrix(block).toarray())
             values.append(block.data if kind == "csr" else block)
     np.testing.assert_array_equal(np.vstack(rows), counts)
