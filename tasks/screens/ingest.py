@@ -27,7 +27,7 @@ TILE_VALUES = 24_000_000
 #: Threads that look a block over and lay it out, a piece each.
 THREADS = min(4, os.cpu_count() or 1)
 #: Values read from the file at once: few enough that they stay in the processor's cache.
-BLOCK_VALUES = 2_000_000 * THREADS
+BLOCK_VALUES = 1_000_000 * THREADS
 
 
 class CountTooLargeError(Exception):
