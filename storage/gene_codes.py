@@ -29,7 +29,7 @@ def encode_genes(
         uint32 or uint64 (n_values,): a value's row in the tile in the upper half of the bits; its count,
         which is not 0, in the lower one.
     starts
-        int64 (n_parts, n_genes + 1): part after part, where each gene's values begin and end; rows ascend
+        uint32 (n_parts, n_genes + 1): part after part, where each gene's values begin and end; rows ascend
         within a gene and from part to part.
 
     Returns
@@ -37,7 +37,7 @@ def encode_genes(
     ndarray, ndarray
         The codes, uint8; and where each gene's end, int64 (last - first,).
     """
-    most = int((starts[:, last] - starts[:, first]).sum())
+    most = int((starts[:, last] - starts[:, first]).sum(dtype=np.int64))
     codes, ends = np.empty(most * MOST_BYTES, np.uint8), np.empty(last - first, np.int64)
     half = np.uint64(values.dtype.itemsize * 4)
     n_bytes = _encode(values, starts, first, half, codes, ends)
@@ -103,9 +103,10 @@ def decode_genes(codes, starts, lengths, first_cell, last_cell, cursor, cells_ou
     Returns
     -------
     bool
-        Whether every gene's codes ended where they should, with a cell of the tile.
+        Whether every gene's codes ended where they should, with a cell of the tile and counts that fit. If
+        ``starts`` and ``lengths`` are sound, nothing else is read or written where they are not.
     """
-    whole = True
+    whole, most = True, (np.uint64(1) << np.uint64(8 * counts_out.itemsize)) - np.uint64(1)
     for gene in range(len(lengths)):
         at, end = np.uint64(starts[gene]), np.uint64(starts[gene + 1])
         place, cell = np.uint64(cursor[gene]), np.uint64(first_cell)
@@ -119,6 +120,7 @@ def decode_genes(codes, starts, lengths, first_cell, last_cell, cursor, cells_ou
                 skipped, at = _read_rest(codes, at, end)
             if count == np.uint64(MORE):
                 count, at = _read_rest(codes, at, end)
+                whole &= count < most
             cell += skipped
             cells_out[place], counts_out[place] = cell, count + np.uint64(1)
             cell, place = cell + np.uint64(1), place + np.uint64(1)
@@ -129,9 +131,10 @@ def decode_genes(codes, starts, lengths, first_cell, last_cell, cursor, cells_ou
 
 @njit(cache=True, nogil=True)
 def _read_rest(codes, at, end):
-    """A number of 15 or more from its rest; and the place behind that, beyond ``end`` if it is cut off."""
+    """A number of 15 or more from its rest; and the place behind that, beyond ``end`` if there is no such."""
     number, shift = np.uint64(MORE), np.uint64(0)
-    while at < end:
+    # Five bytes are enough for 32 bits; more would not fit 64 in the end.
+    while at < end and shift <= np.uint64(28):
         byte = np.uint64(codes[at])
         at += np.uint64(1)
         number += (byte & np.uint64(127)) << shift

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import zarr
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from storage.errors import InputError
 from storage.gene_codes import decode_genes, encode_genes
@@ -37,14 +37,16 @@ TILE_CELLS = 65_536
 CHUNK = 1 << 16
 #: Chunks a file, so that a genome-wide screen stays at some dozens of files.
 CHUNKS_PER_SHARD = 192
-COMPRESSOR = BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle")
+COMPRESSORS = (BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec())
 #: zarrs encodes and decodes a shard's chunks in one compiled call; zarr alone spends a millisecond a chunk.
 #: With several threads it lays chunks out as they come, and the same counts give other bytes.
 PIPELINE = {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "threading.max_workers": 1}
 _SETTINGS = threading.Lock()
 LAYOUT = "gene-major tiles, version 3"
 #: Genes encoded at once, while the ones before are compressed and written.
-PANEL_GENES = 256
+ENCODED_GENES = 256
+#: What a code is where a file of codes is missing: one that announces more, which never comes.
+NO_CODE = 0xFF
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ class ScreenWriter:
         self._genes = genes
         self._root = zarr.open_group(str(path), mode="w", zarr_format=3)
         self._root.attrs["counts"] = np.dtype(dtype).name
-        self._codes = _Appender(self._root, "codes", np.dtype(np.uint8))
+        self._itemsize = 2 * np.dtype(dtype).itemsize
+        self._codes = _Codes(self._root)
         self._starts: list[np.ndarray] = []
         self._lengths: list[np.ndarray] = []
         self._tile_cells: list[int] = []
@@ -93,17 +96,18 @@ class ScreenWriter:
         """
         if n_cells > TILE_CELLS:
             raise ValueError(f"a tile holds at most {TILE_CELLS} cells, got {n_cells}")
+        if values.itemsize != self._itemsize:
+            raise ValueError(f"values of {self._itemsize} bytes are needed, got {values.itemsize}")
         n_genes = len(self._genes)
-        panels = range(0, n_genes, PANEL_GENES)
-        coded = (
-            encode_genes(values, starts, first=gene, last=min(gene + PANEL_GENES, n_genes)) for gene in panels
-        )
+        spans = [(gene, min(gene + ENCODED_GENES, n_genes)) for gene in range(0, n_genes, ENCODED_GENES)]
+        coded = (encode_genes(values, starts, first=first, last=last) for first, last in spans)
         tile_starts = [np.array([self._codes.length], np.int64)]
-        for codes, ends in one_ahead(coded):
-            tile_starts.append(ends + self._codes.length)
-            self._codes.append(codes)
+        with contextlib.closing(one_ahead(coded)) as coded:
+            for codes, ends in coded:
+                tile_starts.append(ends + self._codes.length)
+                self._codes.append(codes)
         self._starts.append(np.concatenate(tile_starts))
-        self._lengths.append(np.diff(starts, axis=1).sum(axis=0))
+        self._lengths.append(np.diff(starts, axis=1).sum(axis=0, dtype=np.int64))
         self._tile_cells.append(n_cells)
 
     def close(self, cells: pd.DataFrame) -> None:
@@ -112,8 +116,10 @@ class ScreenWriter:
 
         self._codes.close()
         n_genes = len(self._genes)
-        _put(self._root, "starts", np.array(self._starts, np.int64).reshape(-1, n_genes + 1))
-        _put(self._root, "lengths", np.array(self._lengths, np.int64).reshape(-1, n_genes))
+        starts = np.array(self._starts, np.int64).reshape(-1, n_genes + 1)
+        lengths = np.array(self._lengths, np.int64).reshape(-1, n_genes)
+        _put(self._root, "starts", starts, fill_value=-1)
+        _put(self._root, "lengths", lengths, fill_value=-1)
         table = self._root.create_group("cells")
         for name in cells:
             column = cells[name]
@@ -157,12 +163,20 @@ class Screen:
         return np.array(self._root.attrs["genes"], dtype=object)
 
     @cached_property
-    def _starts(self) -> np.ndarray:
-        return self._root["starts"][:]
+    def _index(self) -> tuple[np.ndarray, np.ndarray]:
+        """``starts`` and ``lengths``, sound: the compiled loop reads and writes by them."""
+        starts, lengths = self._root["starts"][:], self._root["lengths"][:]
+        shape = (len(self._root.attrs["tile_cells"]), self.n_genes)
+        sound = starts.shape == (shape[0], shape[1] + 1) and lengths.shape == shape
+        # A value takes a byte or more.
+        if not (
+            sound and (starts >= 0).all() and (lengths >= 0).all() and (lengths <= np.diff(starts)).all()
+        ):
+            raise self._damaged()
+        return starts, lengths
 
-    @cached_property
-    def _lengths(self) -> np.ndarray:
-        return self._root["lengths"][:]
+    def _damaged(self) -> InputError:
+        return InputError(str(self.path), ["the store is damaged; delete it and make it again"])
 
     @cached_property
     def _codes(self) -> zarr.Array:
@@ -176,7 +190,7 @@ class Screen:
     @cached_property
     def values_per_gene(self) -> np.ndarray:
         """Number of non-zero counts of each gene, int64 (n_genes,)."""
-        return self._lengths.sum(axis=0)
+        return self._index[1].sum(axis=0)
 
     def cells(self, *columns: str) -> pd.DataFrame:
         """The table of cells, whole or some of its columns; categories come back as categoricals."""
@@ -209,14 +223,22 @@ class Screen:
         counts = np.empty(total[-1], self._root.attrs["counts"])
         cursor = total[:-1].copy()
         for tile, span in enumerate(itertools.pairwise(self._tile_offsets)):
-            starts, lengths = self._starts[tile, first : last + 1], self._lengths[tile, first:last]
-            with _system_errors():
-                codes = self._codes[int(starts[0]) : int(starts[-1])]
-            # Fewer come back than asked for where the array is cut off; the compiled loop reads by `starts`.
-            whole = len(codes) == starts[-1] - starts[0]
-            if not (whole and decode_genes(codes, starts - starts[0], lengths, *span, cursor, cells, counts)):
-                raise InputError(str(self.path), ["the store is damaged; delete it and make it again"])
+            starts, lengths = self._index[0][tile, first : last + 1], self._index[1][tile, first:last]
+            codes = self._read_codes(int(starts[0]), int(starts[-1]))
+            if not decode_genes(codes, starts - starts[0], lengths, *span, cursor, cells, counts):
+                raise self._damaged()
         return GeneBlock(first, total, cells, counts)
+
+    def _read_codes(self, first: int, last: int) -> np.ndarray:
+        try:
+            with _system_errors():
+                codes = self._codes[first:last]
+        except RuntimeError as error:
+            raise self._damaged() from error
+        # Fewer come back than asked for where the array is cut off.
+        if len(codes) < last - first:
+            raise self._damaged()
+        return codes
 
     def gene_blocks(self, *, most_values: int = 8_000_000, most_genes: int = 256) -> list[tuple[int, int]]:
         """Cut the genes into consecutive blocks of bounded size, as ``(first, last)`` pairs."""
@@ -230,15 +252,15 @@ class Screen:
         return blocks
 
 
-class _Appender:
-    """A one-dimensional zarr array that grows; whole shards only, so that none is written twice."""
+class _Codes:
+    """A one-dimensional zarr array of bytes that grows; whole shards only, so that none is written twice."""
 
-    def __init__(self, root: zarr.Group, name: str, dtype: np.dtype):
+    def __init__(self, root: zarr.Group):
         self._shard = CHUNK * CHUNKS_PER_SHARD
-        layout = {"chunks": (CHUNK,), "shards": (self._shard,), "compressors": COMPRESSOR}
+        layout = {"chunks": (CHUNK,), "shards": (self._shard,), "compressors": COMPRESSORS}
         with _pipeline():
-            self._array = root.create_array(name, shape=(0,), dtype=dtype, **layout)
-        self._waiting = np.empty(self._shard, dtype)
+            self._array = root.create_array("codes", shape=(0,), dtype=np.uint8, fill_value=NO_CODE, **layout)
+        self._waiting = np.empty(self._shard, np.uint8)
         self._written = 0
         self.length = 0
 
@@ -288,7 +310,7 @@ def _system_errors() -> Iterator[None]:
         raise
 
 
-def _put(group: zarr.Group, name: str, values: np.ndarray) -> None:
+def _put(group: zarr.Group, name: str, values: np.ndarray, **options: object) -> None:
     """Store a small array as one chunk."""
     with _pipeline():
-        group.create_array(name, data=values, chunks=tuple(max(n, 1) for n in values.shape))
+        group.create_array(name, data=values, chunks=tuple(max(n, 1) for n in values.shape), **options)

@@ -22,12 +22,16 @@ from storage.screens import TILE_CELLS, ScreenWriter
 from tasks.screens.checks import CellTable, count_problems, read_cells
 from tasks.screens.tiles import FINE, UNORDERED, Piece, lay_out, look_over
 
-#: Values a tile may hold, 4 bytes each: one fills while another is written, 0.2 GB in all.
+#: Values a tile may hold, 4 bytes each (8 where a count needs 32 bits): one tile fills while another is
+#: written, 0.2 GB in all.
 TILE_VALUES = 24_000_000
+#: Places where genes begin that a tile may hold for each thread, 4 bytes each.
+TILE_STARTS = 12_000_000
+#: Values read from the file at once: few enough that a thread's share of them stays in the processor's
+#: outer cache. Where blocks and tiles end depends on no number of threads, so a store's bytes do not either.
+BLOCK_VALUES = 2_000_000
 #: Threads that look a block over and lay it out, a piece each.
 THREADS = min(4, os.cpu_count() or 1)
-#: Values read from the file at once: few enough that they stay in the processor's cache.
-BLOCK_VALUES = 1_000_000 * THREADS
 
 
 class CountTooLargeError(Exception):
@@ -73,14 +77,16 @@ def ingest_screen(
     """
     with H5adFile(path, layer=layer) as file:
         cells, genes = _checked(file, names, layer=layer)
-        try:
+
+        def write(dtype: type) -> Ingested:
             with atomic_path(store) as temporary:
-                tiles = _Tiles(temporary, genes, dtype=np.dtype(np.uint16))
+                tiles = _Tiles(temporary, genes, dtype=np.dtype(dtype))
                 return _write(file, tiles, cells=cells, layer=layer, progress=progress)
-        except CountTooLargeError:
-            with atomic_path(store) as temporary:
-                tiles = _Tiles(temporary, genes, dtype=np.dtype(np.uint32))
-                return _write(file, tiles, cells=cells, layer=layer, progress=progress)
+
+        # Not inside `except`, where the error would hold the tiles of the first attempt.
+        with contextlib.suppress(CountTooLargeError):
+            return write(np.uint16)
+        return write(np.uint32)
 
 
 def _checked(
@@ -99,25 +105,20 @@ def _checked(
         problems.append(f"the matrix has {file.n_cells:,} cells and {file.n_genes:,} genes")
     else:
         _, block = first
-        problems += _block_problems(file, block, first=0, layer=layer, keep=keep)
+        kept = block if keep is None else block[keep[: block.shape[0]]]
+        problems += _block_problems(file, kept, first=0, n_cells=block.shape[0], layer=layer)
     if problems:
         raise InputError(str(file.path), problems)
     return cells, genes
 
 
 def _block_problems(
-    file: H5adFile,
-    block: np.ndarray | sparse.csr_matrix,
-    *,
-    first: int,
-    layer: str | None,
-    keep: np.ndarray | None,
+    file: H5adFile, kept: np.ndarray | sparse.csr_matrix, *, first: int, n_cells: int, layer: str | None
 ) -> list[str]:
-    """What is wrong with the values of a block's cells, of those kept where that is known."""
-    kept = block if keep is None else block[keep[first : first + block.shape[0]]]
+    """What is wrong with the values of those kept of the ``n_cells`` cells from ``first`` on."""
     values = kept.data if sparse.issparse(kept) else kept.reshape(-1)
     others = [name for name in file.layers if name != layer]
-    return count_problems(values, f"cells {first:,} to {first + block.shape[0] - 1:,}", others)
+    return count_problems(values, f"cells {first:,} to {first + n_cells - 1:,}", others)
 
 
 def _write(
@@ -133,14 +134,15 @@ def _write(
     blocks = file.row_blocks(most_values=min(BLOCK_VALUES, TILE_VALUES), most_rows=TILE_CELLS, in_use=3)
     with tiles, contextlib.closing(one_ahead(blocks)) as blocks:
         for first, block in blocks:
-            keep = cells.keep[first : first + block.shape[0]]
-            verdict = tiles.add(block if keep.all() else block[keep])
-            if verdict != FINE:
+            n_cells = block.shape[0]
+            keep = cells.keep[first : first + n_cells]
+            kept = block if keep.all() else block[keep]
+            if tiles.add(kept) != FINE:
                 # Also a count too large for any store is said here, and not tried again.
-                if problems := _block_problems(file, block, first=first, layer=layer, keep=cells.keep):
+                if problems := _block_problems(file, kept, first=first, n_cells=n_cells, layer=layer):
                     raise InputError(str(file.path), problems)
                 raise CountTooLargeError
-            progress(first + block.shape[0], file.n_cells)
+            progress(first + n_cells, file.n_cells)
         tiles.flush()
     frame = cells.frame.astype({c: "category" for c in cells.frame if c != "control"})
     library, detected = np.concatenate(tiles.library), np.concatenate(tiles.detected)
@@ -152,26 +154,44 @@ class _Tile:
     """Counts of some cells gene by gene, as `storage.gene_codes.encode_genes` takes them: a part a piece."""
 
     def __init__(self, n_genes: int, *, dtype: np.dtype):
-        # Memory that is never written to is never taken, so that a small screen needs little of it.
-        self.values = np.empty(max(TILE_VALUES, n_genes) + THREADS, dtype)
+        self._most_values = max(TILE_VALUES, n_genes)
+        self._most_blocks = min(max(TILE_STARTS // max(n_genes, 1), 1), TILE_CELLS)
+        # A place more for each piece, which `lay_out` may write to while the next piece's is written. Memory
+        # that is never written to is never taken, so that a small screen needs little of it.
+        self.values = np.empty(self._most_values + self._most_blocks * THREADS, dtype)
         self.clear()
 
     def clear(self) -> None:
         self.starts: list[np.ndarray] = []
-        self.n_cells = self.n_places = 0
+        self.n_cells = self.n_values = self.n_blocks = 0
 
     def has_room(self, pieces: list[Piece]) -> bool:
-        n_cells = sum(len(piece.library) for piece in pieces)
-        n_places = sum(int(piece.lengths.sum()) + 1 for piece in pieces)
-        return self.n_cells + n_cells <= TILE_CELLS and self.n_places + n_places <= len(self.values)
+        """Whether another block's pieces fit."""
+        n_cells = self.n_cells + sum(len(piece.library) for piece in pieces)
+        n_values = self.n_values + sum(int(piece.lengths.sum()) for piece in pieces)
+        return n_cells <= TILE_CELLS and n_values <= self._most_values and self.n_blocks < self._most_blocks
 
-    def reserve(self, block: np.ndarray | sparse.csr_matrix, piece: Piece) -> Callable[[], None]:
-        """Make room for a piece of a block; gives what lays it out there."""
-        first_row, starts = self.n_cells, self.n_places + np.concatenate([[0], np.cumsum(piece.lengths)])
-        self.starts.append(starts)
-        # One place more, for pieces are laid out beside each other, and `lay_out` may write to it.
-        self.n_cells, self.n_places = self.n_cells + len(piece.library), int(starts[-1]) + 1
-        return partial(lay_out, block, piece.rows, first_row=first_row, starts=starts, tile=self.values)
+    def reserve(self, block: np.ndarray | sparse.csr_matrix, pieces: list[Piece]) -> list[Callable[[], None]]:
+        """Make room for a block; gives what lays out its pieces.
+
+        Raises
+        ------
+        ValueError
+            If there is no room for it; the compiled loops write unchecked.
+        """
+        if not self.has_room(pieces):
+            raise ValueError("a block of cells is larger than a tile")
+        jobs = []
+        for piece in pieces:
+            at = self.n_values + len(self.starts)
+            starts = (at + np.concatenate([[0], np.cumsum(piece.lengths)])).astype(np.uint32)
+            place = {"first_row": self.n_cells, "starts": starts, "tile": self.values}
+            jobs.append(partial(lay_out, block, piece.rows, **place))
+            self.starts.append(starts)
+            self.n_cells += len(piece.library)
+            self.n_values += int(piece.lengths.sum())
+        self.n_blocks += 1
+        return jobs
 
 
 class _Tiles:
@@ -212,12 +232,12 @@ class _Tiles:
             block.sum_duplicates()
             pieces = self._look_over(block)
         verdict = max(piece.verdict for piece in pieces)
-        if verdict == FINE:
+        if verdict == FINE and block.shape[0]:
             if not self._tile.has_room(pieces):
                 self._start_writing()
             self.library += [piece.library for piece in pieces]
             self.detected += [piece.detected for piece in pieces]
-            self._laid_out = [self._helpers.submit(self._tile.reserve(block, piece)) for piece in pieces]
+            self._laid_out = [self._helpers.submit(job) for job in self._tile.reserve(block, pieces)]
         return verdict
 
     def _look_over(self, block: np.ndarray | sparse.csr_matrix) -> list[Piece]:

@@ -57,13 +57,13 @@ def check_counts(values):
 
 
 @njit(cache=True, nogil=True)
-def _looked_over(values, limit):
+def _worst_of_values(values, limit):
     """`FINE`, `TOO_LARGE` (``limit`` or above) or `FAULTY`, the worst of all."""
     faulty, too_large = False, False
     for entry in range(len(values)):
         value = values[entry]
         faulty |= not ((value >= 0) & (value == np.floor(value)))
-        # Infinity is too large as well, and found out where nothing else is.
+        # Infinity too: `count_problems` then tells it from a number.
         too_large |= value >= limit
     return FAULTY if faulty else TOO_LARGE if too_large else FINE
 
@@ -99,7 +99,7 @@ class Piece:
     rows
         Which rows of the block.
     verdict
-        `FINE`, or the worst of what was found; the rest is of no use then.
+        `FINE`, or the worst of what was found; then the rest is of no use.
     lengths
         int64 (n_genes,): each gene's number of non-zeros.
     library, detected
@@ -146,8 +146,8 @@ def lay_out(
     first_row
         The first of these rows in the tile.
     starts
-        int64 (n_genes + 1,): where in the tile each gene's values begin, and the last one's end; the place
-        there is written to as well.
+        uint32 (n_genes + 1,): where in the tile each gene's values begin, and the last one's end. The place
+        there may be written to as well: a dense block's zeros are written and then written over.
     tile
         uint32 or uint64: filled with row in the upper half of the bits and count in the lower one.
     """
@@ -165,7 +165,7 @@ def _look_over_sparse(starts, columns, values, limit, lengths, library, detected
     verdict = FINE
     for row in range(len(library)):
         row_values, row_genes = values[starts[row] : starts[row + 1]], columns[starts[row] : starts[row + 1]]
-        verdict = max(verdict, _looked_over(row_values, limit), UNORDERED * _out_of_order(row_genes))
+        verdict = max(verdict, _worst_of_values(row_values, limit), UNORDERED * _out_of_order(row_genes))
         if verdict != FINE:
             continue
         found = 0
@@ -184,7 +184,7 @@ def _look_over_dense(block, limit, lengths, library, detected):
     counted = np.zeros(len(lengths), np.uint32)
     for row in range(len(library)):
         values = block[row]
-        verdict = max(verdict, _looked_over(values, limit))
+        verdict = max(verdict, _worst_of_values(values, limit))
         if verdict != FINE:
             continue
         found = np.int32(0)

@@ -77,11 +77,35 @@ def test_up_to_14_cells_skipped_and_counts_to_15_take_one_byte():
         assert len(encode_genes(*packed([wider], [], np.uint32), first=0, last=1)[0]) == 2
 
 
+TOO_MANY_BITS = [0xF0, *[0xFF] * 9, 0x01]
+
+
 @pytest.mark.parametrize(
-    ("codes", "lengths"),
-    [([0x00], [2]), ([0x00, 0x00], [1]), ([0xF0], [1]), ([0xF0, 0x80], [1]), ([0xE0, 0xE0], [2])],
+    ("codes", "starts", "lengths"),
+    [
+        ([0x00], [0, 1], [2]),
+        ([0x00, 0x00], [0, 2], [1]),
+        ([0xF0], [0, 1], [1]),
+        ([0xF0, 0x80], [0, 2], [1]),
+        ([0xE0, 0xE0], [0, 2], [2]),
+        (TOO_MANY_BITS, [0, len(TOO_MANY_BITS)], [1]),
+        # 65,536 as a count of 16 bits; then the first of two genes only.
+        ([0x0F, 0xF0, 0xFF, 0x03], [0, 4], [1]),
+        ([0xE0, 0xE0, 0x00], [0, 2, 3], [2, 1]),
+        ([0x00, 0x00, 0x00], [0, 2, 3], [1, 1]),
+        ([0x0F, 0xF0, 0xFF, 0x03, 0x00], [0, 4, 5], [1, 1]),
+    ],
 )
-def test_codes_that_end_too_early_or_late_or_beyond_the_tile_are_found_out(codes, lengths):
+def test_codes_that_are_not_what_was_written_are_found_out(codes, starts, lengths):
     out = np.zeros(4, np.int32), np.zeros(4, np.uint16)
-    starts, cursor = np.array([0, len(codes)]), np.zeros(1, np.int64)
-    assert not decode_genes(np.array(codes, np.uint8), starts, np.array(lengths), 0, 20, cursor, *out)
+    cursor = np.cumsum([0, *lengths])[:-1]
+    given = np.array(codes, np.uint8), np.array(starts), np.array(lengths)
+    assert not decode_genes(*given, 0, 20, cursor, *out)
+
+
+def test_the_largest_count_of_16_bits_is_read():
+    out = np.zeros(1, np.int32), np.zeros(1, np.uint16)
+    codes, ends = encode_genes(*packed([{3: 65_535}], [], np.uint32), first=0, last=1)
+    starts, cursor = np.array([0, *ends]), np.zeros(1, np.int64)
+    assert decode_genes(codes, starts, np.array([1]), 0, 20, cursor, *out)
+    assert (out[0][0], out[1][0]) == (3, 65_535)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -21,7 +22,7 @@ def small_tiles(monkeypatch, cells=7, values=150):
     monkeypatch.setattr(storage.screens, "TILE_CELLS", cells)
     monkeypatch.setattr(tasks.screens.ingest, "TILE_CELLS", cells)
     monkeypatch.setattr(tasks.screens.ingest, "TILE_VALUES", values)
-    monkeypatch.setattr(storage.screens, "PANEL_GENES", 5)
+    monkeypatch.setattr(storage.screens, "ENCODED_GENES", 5)
     monkeypatch.setattr(storage.screens, "CHUNK", 64)
     monkeypatch.setattr(storage.screens, "CHUNKS_PER_SHARD", 2)
 
@@ -29,7 +30,8 @@ def small_tiles(monkeypatch, cells=7, values=150):
 @pytest.fixture(params=["one tile", "many tiles", "many tiles, csc"])
 def screen_and_counts(request, tmp_path, monkeypatch):
     if request.param != "one tile":
-        small_tiles(monkeypatch)
+        # Of a CSC file more cells are read at once than have room in a tile.
+        small_tiles(monkeypatch, values=30 if request.param.endswith("csc") else 150)
     counts = random_counts(101, 23, seed=4)
     kind = sparse.csc_matrix if request.param.endswith("csc") else sparse.csr_matrix
     path = write_screen(tmp_path / "x.h5ad", kind(counts), random_names(101, 4))
@@ -108,12 +110,14 @@ def test_a_count_that_fits_nowhere_is_refused_not_cut(tmp_path, dense):
     assert not (tmp_path / "store").exists()
 
 
-def test_the_same_input_gives_the_same_bytes_in_every_file(tmp_path, monkeypatch):
+def test_the_same_input_gives_the_same_bytes_in_every_file_whatever_the_threads(tmp_path, monkeypatch):
     small_tiles(monkeypatch, cells=40, values=400)
+    monkeypatch.setattr(tasks.screens.ingest, "BLOCK_VALUES", 100)
     names = random_names(200, 4)
     path = write_screen(tmp_path / "x.h5ad", random_counts(200, 30), names, guide=names + "_1")
     digests = []
-    for place in ("a", "b"):
+    for place, threads in (("a", 1), ("b", 4)):
+        monkeypatch.setattr(tasks.screens.ingest, "THREADS", threads)
         ingest(path, tmp_path / place, guide_key="guide")
         files = sorted(p for p in (tmp_path / place).rglob("*") if p.is_file())
         digests.append({str(p.relative_to(tmp_path / place)): file_digest(p) for p in files})
@@ -154,17 +158,58 @@ def test_a_tile_of_too_many_cells_is_refused(tmp_path):
         writer.append(np.empty(0, np.uint32), np.zeros((1, 2), np.int64), n_cells=65_537)
 
 
-@pytest.mark.parametrize("damage", ["other codes", "fewer codes", "cells beyond the tile"])
-def test_codes_that_are_not_what_was_written_are_found_out(tmp_path, damage):
-    path = write_screen(tmp_path / "x.h5ad", random_counts(80, 6), random_names(80, 2))
+def test_values_of_another_width_than_the_store_s_are_refused(tmp_path):
+    writer = ScreenWriter(tmp_path / "store", genes=np.array(["g"]), dtype=np.uint16)
+    with pytest.raises(ValueError, match="values of 4 bytes are needed, got 8"):
+        writer.append(np.array([3], np.uint64), np.array([[0, 1]]), n_cells=1)
+
+
+def _set(name, at, value):
+    def damage(store):
+        array = zarr.open_group(str(store))[name]
+        values = array[:]
+        values[at] = value
+        array[:] = values
+
+    return damage
+
+
+def _cut_off(store):
+    codes = zarr.open_group(str(store))["codes"]
+    codes.resize((codes.shape[0] - 3,))
+
+
+def _change_a_byte(store):
+    file = next(path for path in (store / "codes" / "c").rglob("*") if path.is_file())
+    content = bytearray(file.read_bytes())
+    content[len(content) // 3] ^= 4
+    file.write_bytes(content)
+
+
+def _remove(name):
+    return lambda store: shutil.rmtree(store / name / "c")
+
+
+DAMAGES = {
+    "a byte changed": _change_a_byte,
+    "fewer codes": _cut_off,
+    "no codes": _remove("codes"),
+    "no starts": _remove("starts"),
+    "no lengths": _remove("lengths"),
+    "codes that never end": _set("codes", slice(-8, None), 0xFF),
+    "cells beyond the tile": _set("codes", slice(-8, None), 0xE0),
+    "starts beyond the codes": _set("starts", (0, slice(2, 4)), 10**9),
+    "starts out of order": _set("starts", (0, 3), 0),
+    "a gene longer than its codes": _set("lengths", (0, 2), 10**6),
+    "a negative length": _set("lengths", (0, 2), -5),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_store_that_is_not_what_was_written_is_found_out(tmp_path, damage):
+    path = write_screen(tmp_path / "x.h5ad", random_counts(80, 6, density=2), random_names(80, 2))
     ingest(path, tmp_path / "store")
-    root = zarr.open_group(str(tmp_path / "store"))
-    codes = root["codes"][:]
-    if damage == "fewer codes":
-        root["codes"].resize((len(codes) - 3,))
-    else:
-        codes[-8:] = 0xFF if damage == "other codes" else 0xE0
-        root["codes"][:] = codes
+    DAMAGES[damage](tmp_path / "store")
     with pytest.raises(InputError, match="the store is damaged; delete it and make it again"):
         Screen(tmp_path / "store").read_genes(0, 6)
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
+import tasks.screens.ingest
 from storage.errors import InputError
 from tasks.screens.ingest import ingest_screen
 from tasks.screens.tiles import check_counts
@@ -109,6 +110,47 @@ def test_cells_without_a_perturbation_and_other_cell_lines_are_left_out(tmp_path
     np.testing.assert_array_equal(stored_counts(screen).toarray(), counts[chosen])
     assert screen.cells()["perturbation"].astype(str).tolist() == names[chosen].tolist()
     assert seen.n_values == (counts[chosen] > 0).sum()
+
+
+def test_more_genes_than_are_laid_out_at_once_unevenly_filled_are_all_there(tmp_path):
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(np.where(rng.random((60, 2_100)) < rng.random((60, 1)) ** 4, 2.0, 0.0))
+    counts[:5, :1_500] = 0
+    path = write_screen(tmp_path / "x.h5ad", sparse.csr_matrix(counts), random_names(60, 3))
+    np.testing.assert_array_equal(stored_counts(ingest(path, tmp_path / "store")).toarray(), counts)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_long_stretch_of_cells_that_are_left_out_takes_no_room(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(tasks.screens.ingest, "BLOCK_VALUES", 20)
+    monkeypatch.setattr(tasks.screens.ingest, "TILE_VALUES", 60)
+    monkeypatch.setattr(tasks.screens.ingest, "TILE_STARTS", 60)
+    counts = random_counts(400, 6, density=1)
+    line = np.where((np.arange(400) < 350) & (np.arange(400) > 5), "other", "K562")
+    path = write_screen(tmp_path / "x.h5ad", FORMATS[kind](counts), random_names(400, 3), line=line)
+    screen = ingest(path, tmp_path / "store", only="line=K562")
+    np.testing.assert_array_equal(stored_counts(screen).toarray(), counts[line == "K562"])
+
+
+def test_counts_that_are_too_large_only_together_are_refused(tmp_path):
+    counts = np.zeros((60, 3), np.int64)
+    counts[:, 1] = 1
+    path = write_screen(
+        tmp_path / "x.h5ad", sparse.csr_matrix(counts), random_names(60, 2), line=["other"] + ["K562"] * 59
+    )
+    with h5py.File(path, "a") as file:
+        indptr = file["X"]["indptr"][:]
+        data, indices = file["X"]["data"][:], file["X"]["indices"][:]
+        at = indptr[40]
+        for name, values in (
+            ("data", np.insert(data, at, [3_000_000_000, 3_000_000_000])),
+            ("indices", np.insert(indices, at, [0, 0])),
+            ("indptr", indptr + 2 * (np.arange(61) > 40)),
+        ):
+            del file["X"][name]
+            file["X"][name] = values
+    with pytest.raises(InputError, match=r"6,000,000,000 .*at most 4,294,967,295"):
+        ingest(path, tmp_path / "store", only="line=K562")
 
 
 @pytest.mark.parametrize("row", [1, 2900])
@@ -275,9 +317,11 @@ print(seen.n_cells, seen.n_values, peak_mb(), before)
 """
 
 
-@pytest.mark.parametrize("kind", ["dense", "csr"])
-def test_memory_stays_far_below_the_size_of_the_matrix(tmp_path, kind):
-    n_cells, n_genes, block = 100_000, 4_000, 500
+@pytest.mark.parametrize(
+    ("kind", "n_cells", "n_genes", "block"),
+    [("dense", 100_000, 4_000, 500), ("dense", 40_000, 40_000, 100), ("csr", 100_000, 4_000, 500)],
+)
+def test_memory_stays_far_below_the_size_of_the_matrix(tmp_path, kind, n_cells, n_genes, block):
     rng = np.random.default_rng(0)
     rows = sparse.random(block, n_genes, 0.02, "csr", np.float32, rng)
     rows.data[:] = rng.integers(1, 9, rows.nnz)
