@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flows.label_stages import EMBEDDED_NAME
-from flows.records import TASK_TITLES
 from storage.errors import InputError
 from storage.knowledge_store import HEAD
 from storage.manifest import read_manifest
+from tasks.scoring.task_names import TASK_TITLES
 
 #: Folders below a data folder that are looked into.
 DEPTH = 4

@@ -10,11 +10,12 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.answer_stages import list_stage, vote_stage
 from flows.answer_steps import ask_listed, material_of, predictor_name, with_summaries
+from flows.label_sets import LabelSet
 from flows.language_model import LanguageModel, Spent, key_from_secret
 from flows.options import AnswerOptions, KnowledgeOptions, PredictorOptions, RunOptions
 from flows.predict_stages import scorable, score_stage
 from flows.reasons import reason_of
-from flows.records import LabelSet, Place
+from flows.records import Place
 from flows.retrieve_observations import retrieve_observations
 from flows.summarise_genes import summarise_genes
 from flows.task_progress import task_progress

@@ -8,9 +8,10 @@ from pathlib import Path
 import tasks.predictors.fitting
 import tasks.summer
 from flows.answer_steps import SAMPLED, Listed, list_requests, predictor_name, retrieve_for, write_votes
+from flows.label_sets import LabelSet
 from flows.language_model import LanguageModel
 from flows.options import AnswerOptions
-from flows.records import LabelSet, Place
+from flows.records import Place
 from storage.atomic import write_json
 from storage.manifest import Stage, StageRecord, run_stage
 from storage.tables import read_labels, write_table

@@ -14,6 +14,7 @@ from flows.enrich_gene_sets import enrich_gene_sets
 from flows.enrich_stages import cluster_files
 from flows.first_checks import check_inputs
 from flows.label_screen import label_screen
+from flows.label_sets import ACROSS, WITHIN, LabelSet
 from flows.label_stages import EMBEDDED_KEYS
 from flows.language_model import Spent
 from flows.options import (
@@ -29,7 +30,7 @@ from flows.options import (
     ScreenOptions,
 )
 from flows.reasons import reason_of
-from flows.records import ACROSS, WITHIN, LabelSet, ScreenRecords
+from flows.records import ScreenRecords
 from storage.errors import LedgerError
 
 
@@ -54,7 +55,7 @@ def benchmark(
     """Label a screen, or take given label tables, and compare predictors on perturbations never seen."""
     check_inputs(labels, screen, knowledge, answer, predict)
     given = [LabelSet.of_stem(stem) for stem in labels]
-    others = [*given, *(LabelSet.of_stem(stem) for stem in predict.also)]
+    others = [*given, *(LabelSet.of_stem(stem, to_learn_from=True) for stem in predict.also)]
     if given:
         jobs = [DataSetJob(one, _on_tracks(one, others, predict), Path(knowledge.knowledge)) for one in given]
     else:

@@ -17,9 +17,10 @@ import flows.set_stages
 import flows.side_by_side
 import tasks.report
 import tasks.scoring
+from flows.label_sets import TRACK_TITLES, WITHIN, LabelSet
 from flows.options import KnowledgeOptions, PredictorOptions
 from flows.predict_stages import knowledge_digest, scored_pairs
-from flows.records import TRACK_TITLES, WITHIN, LabelSet, Place, ScreenRecords
+from flows.records import Place, ScreenRecords
 from flows.report_pages import error_page, report_page, screen_sections
 from storage.manifest import Stage, StageRecord, folder_digest, run_stage
 from storage.tables import read_frame, read_labels, write_table

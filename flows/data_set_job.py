@@ -15,6 +15,7 @@ import tasks.summer
 from flows.answer_questions import Answered, answer_questions
 from flows.answer_steps import predictor_name
 from flows.compare_stages import compare_stage, leaderboards_of
+from flows.label_sets import WITHIN, LabelSet
 from flows.language_model import HOW_ASKED, Spent
 from flows.options import (
     AnswerOptions,
@@ -24,7 +25,7 @@ from flows.options import (
 )
 from flows.predict_stages import knowledge_digest
 from flows.reasons import reason_of
-from flows.records import TASK_TITLES, WITHIN, LabelSet, Place, ScreenRecords
+from flows.records import Place, ScreenRecords
 from flows.register import register_best
 from flows.reporting import (
     draw_comparison,
@@ -40,6 +41,7 @@ from storage.errors import LedgerError
 from storage.manifest import StageRecord
 from storage.source_code import source_digest
 from storage.tracking import Tracker, charts_of, local_uri, page_of
+from tasks.scoring.task_names import TASK_TITLES
 from tasks.summer.templates import Prompts
 
 

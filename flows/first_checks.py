@@ -6,6 +6,7 @@ from pathlib import Path
 
 from flows.configurations import parsed_settings
 from flows.enrich_stages import check_clusters
+from flows.label_sets import LabelSet
 from flows.label_stages import EMBEDDED_KEYS, EMBEDDED_NAME, check_test
 from flows.language_model import check_answer_options, check_knowledge
 from flows.options import (
@@ -16,7 +17,6 @@ from flows.options import (
     PredictorOptions,
     ScreenOptions,
 )
-from flows.records import LabelSet
 from flows.set_stages import check_gene_sets
 from storage.errors import InputError, problems_of
 from storage.gene_sets import read_gene_sets

@@ -9,6 +9,7 @@ import pandas as pd
 
 from flows.first_checks import check_screen
 from flows.label_screen import label_screen
+from flows.label_sets import LabelSet
 from flows.options import (
     ExpressionOptions,
     GeneSetOptions,
@@ -17,7 +18,7 @@ from flows.options import (
     RunOptions,
     ScreenOptions,
 )
-from flows.records import LabelSet, ScreenRecords
+from flows.records import ScreenRecords
 from flows.report_pages import label_report, write_called_genes
 from flows.reporting import Picture, draw_screen, figures_artifact, report_artifact
 from flows.rule_stages import calibration_of

@@ -12,8 +12,9 @@ import tasks.predictors
 import tasks.scoring
 from flows.configurations import Configuration
 from flows.dask_cluster import call_remotely
+from flows.label_sets import ACROSS, LabelSet
 from flows.options import KnowledgeOptions, PredictorOptions
-from flows.records import ACROSS, LabelSet, Place
+from flows.records import Place
 from storage.atomic import write_json
 from storage.manifest import Stage, StageRecord, file_digest, folder_digest, run_stage
 from storage.tables import read_labels, read_predictions, write_table
@@ -44,7 +45,8 @@ def predict_stage(
     method = make_predictor(predictor, **dict(configuration.options))
     expression = labels.expression if method.reads_cells else None
     inputs = dict(labels.digests) | {"knowledge": knowledge_digest(knowledge, knowledge_options)}
-    inputs |= {f"{task} of other lines": " ".join(digests) for task, digests in labels.also_digests.items()}
+    for task, digests in labels.also_digests.items():
+        inputs |= {f"{task} of {line}": digest for line, digest in digests.items()}
     inputs |= {} if members is None else {"set members": file_digest(Path(members))}
     inputs |= {} if expression is None else {"screen": file_digest(expression)}
     inputs |= method.further_inputs(knowledge)
@@ -63,7 +65,10 @@ def predict_stage(
     stage = Stage("predictions", name, inputs, settings, (tasks.predictors,))
     request = FitRequest(
         tables={task: str(path.resolve()) for task, path in labels.tables.items()},
-        also={task: tuple(str(path.resolve()) for path in paths) for task, paths in labels.also.items()},
+        also={
+            task: {line: str(path.resolve()) for line, path in tables.items()}
+            for task, tables in labels.also.items()
+        },
         knowledge=str(knowledge.resolve()),
         set_members=None if members is None else str(Path(members).resolve()),
         expression=None if expression is None else str(expression.resolve()),

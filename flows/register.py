@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flows.records import LabelSet
+from flows.label_sets import LabelSet
 from flows.track import fit_of
 from flows.train_predictors import Fitted, Trained
 from storage.tracking import Tracker

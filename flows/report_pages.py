@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from flows.label_sets import LabelSet
 from flows.options import LabelOptions
-from flows.records import TASK_TITLES, LabelSet, ScreenRecords
+from flows.records import ScreenRecords
 from flows.rule_stages import calibration_of, call_rule
 from flows.set_stages import set_calibration_of
 from flows.side_by_side import side_by_side_tables
@@ -21,6 +22,7 @@ from tasks.report.label_sections import MOST_DRAWN, label_sections, most_respons
 from tasks.report.page import Report, Section, write_report
 from tasks.report.set_section import set_section
 from tasks.report.side_by_side_section import side_by_side_section
+from tasks.scoring.task_names import TASK_TITLES
 
 
 def label_report(path: Path, screen: ScreenRecords) -> None:

@@ -13,13 +13,15 @@ import pandas as pd
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from flows.compare_stages import published_figures
-from flows.records import TASK_TITLES, LabelSet, ScreenRecords
+from flows.label_sets import LabelSet
+from flows.records import ScreenRecords
 from storage.manifest import StageRecord
 from storage.tables import read_frame
 from tasks.report.calibration_figures import null_calibration
 from tasks.report.drawing import write_png
 from tasks.report.knock_down_figure import knock_down
 from tasks.report.predictor_figures import leaderboard_figure
+from tasks.scoring.task_names import TASK_TITLES
 
 #: Rows a table artifact shows; the whole table is in the workspace.
 MOST_ROWS = 200

@@ -5,8 +5,9 @@ from __future__ import annotations
 from prefect import flow
 
 from flows.answer_stages import retrieve_stage
+from flows.label_sets import LabelSet
 from flows.options import AnswerOptions
-from flows.records import LabelSet, Place
+from flows.records import Place
 from storage.manifest import StageRecord
 from tasks.summer.material import Material
 

@@ -110,7 +110,7 @@ def labels_stage(
         table = tests.folder / "tests.parquet"
         judged = read_frame(quality.folder / "perturbations.parquet")
         made = make_labels(_measured_tests(table, judged, options), **label_rule(options))
-        recipe = settings | {"tests": tests.content}
+        recipe = settings | {"tests": tests.content, "screen": read_recipe(table)["screen"]}
         write_table(folder / "de.parquet", made.de, recipe | {"task": "de"})
         write_table(folder / "dir.parquet", made.dir, recipe | {"task": "dir"})
         guides = read_frame(agreement.folder / "agreement.parquet")

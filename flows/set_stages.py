@@ -104,7 +104,8 @@ def set_labels_stage(
         table = read_frame(sets.folder / "gene-sets.parquet")
         tests = read_frame(sets.folder / "set-tests.parquet").astype({"pert": str, "gene": str})
         umis = table.set_index("gene_set")["umis"]
-        scope = read_recipe(sets.folder / "set-tests.parquet")["fdr_scope"]
+        table_recipe = read_recipe(sets.folder / "set-tests.parquet")
+        scope = table_recipe["fdr_scope"]
         split = read_frame(labels.folder / "perturbations.parquet").set_index("perturbation")["split"]
         # The counting error of a score is known, dispersion included.
         measured = with_detectable(
@@ -115,7 +116,7 @@ def set_labels_stage(
             dispersion=0.0,
         )
         made = make_labels(measured, split=split.to_dict(), **label_rule(options))
-        recipe = settings | {"tests": sets.content}
+        recipe = settings | {"tests": sets.content, "screen": table_recipe["screen"]}
         write_table(folder / "set-de.parquet", made.de, recipe | {"task": "de"})
         write_table(folder / "set-dir.parquet", made.dir, recipe | {"task": "dir"})
         write_table(folder / "gene-sets.parquet", _with_calls(table, tests, options), recipe)

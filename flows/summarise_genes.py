@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from prefect import flow, get_run_logger
 
+from flows.label_sets import LabelSet
 from flows.language_model import LanguageModel
-from flows.records import LabelSet, Place
+from flows.records import Place
 from flows.summary_stages import summarise_stage
 from flows.task_progress import task_progress
 from storage.manifest import StageRecord

@@ -9,9 +9,10 @@ from pathlib import Path
 import pandas as pd
 
 import tasks.summer
+from flows.label_sets import LabelSet
 from flows.language_model import LanguageModel, Say
 from flows.progress import Progress
-from flows.records import LabelSet, Place
+from flows.records import Place
 from storage.answers import AnswerLedger
 from storage.errors import LedgerError
 from storage.manifest import Stage, StageRecord, folder_digest, run_stage

@@ -12,8 +12,9 @@ import storage
 import tasks
 from flows.compare_stages import leaderboards_of
 from flows.configurations import Configuration
+from flows.label_sets import LabelSet
 from flows.predict_stages import scores_of
-from flows.records import LabelSet, ScreenRecords
+from flows.records import ScreenRecords
 from flows.rule_stages import calibration_of
 from flows.set_stages import set_calibration_of
 from flows.side_by_side import side_by_side_metrics
@@ -40,9 +41,10 @@ def table_inputs(labels: LabelSet, *tasks_wanted: str) -> list[TableInput]:
     """The label tables of some tasks as dataset inputs, training and test rows apart, other lines' too."""
     inputs = []
     for task in tasks_wanted:
-        for other, digest in zip(labels.also.get(task, ()), labels.also_digests.get(task, ()), strict=True):
+        for line, other in labels.also.get(task, {}).items():
             size = int((read_labels(other)["split"] == "train").sum())
-            inputs.append(TableInput(f"{other.stem}-train", digest, str(other), "training", size))
+            digest = labels.also_digests[task][line]
+            inputs.append(TableInput(f"{line}-{task}-train", digest, str(other), "training", size))
         path = labels.tables[task]
         sizes = read_labels(path)["split"].value_counts()
         for split, role in (("train", "training"), ("test", "test")):

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 from flows.answer_options import AnswerOptions
 from flows.answer_steps import predictor_name, scores_by_counting
+from flows.label_sets import LabelSet
 from flows.language_model import HOW_ASKED
 from flows.predict_stages import scores_of
-from flows.records import LabelSet
 from flows.track import table_inputs
 from storage.manifest import StageRecord
 from storage.tables import read_frame, read_labels

@@ -13,9 +13,10 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows import predict_stages as stages
 from flows.configurations import Configuration, configurations
 from flows.dask_cluster import dask_client
+from flows.label_sets import LabelSet
 from flows.options import KnowledgeOptions, PredictorOptions, RunOptions
 from flows.reasons import reason_of
-from flows.records import LabelSet, Place
+from flows.records import Place
 from flows.task_progress import task_progress
 from flows.track import track_predictor
 from storage.manifest import StageRecord

@@ -17,9 +17,9 @@ from flows.environment import shorten_user_errors
 from flows.first_checks import check_inputs
 from flows.options import BenchmarkOptions
 from flows.prefect_server import prefect_server
-from flows.records import TASK_TITLES
 from flows.servers import check_servers
 from storage.tracking import local_uri
+from tasks.scoring.task_names import TASK_TITLES
 
 
 def run(arguments: Namespace) -> None:

@@ -36,7 +36,7 @@ class FitRequest:
     tables
         Task to label table; its train rows are learnt from.
     also
-        Task to other cell lines' label tables, whose train rows are learnt from as well.
+        Task to other cell lines' label tables by the lines' names, whose train rows are learnt from as well.
     noncommercial, max_links
         As in `tasks.knowledge.read.read_knowledge`.
     device
@@ -59,7 +59,7 @@ class FitRequest:
     seed: int
     threads: int
     device: str
-    also: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    also: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     options: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     set_members: str | None = None
     expression: str | None = None
@@ -144,7 +144,7 @@ def fit_context(request: FitRequest, report: Report) -> Context:
 
 def training_tables(request: FitRequest) -> dict[str, pd.DataFrame]:
     """Training rows of each task."""
-    return {task: training_rows(path, request.also.get(task, ())) for task, path in request.tables.items()}
+    return {task: training_rows(path, request.also.get(task)) for task, path in request.tables.items()}
 
 
 def seconds_file(folder: Path) -> Path:
@@ -152,8 +152,8 @@ def seconds_file(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.seconds.json")
 
 
-def training_rows(path: str, also: tuple[str, ...] = ()) -> pd.DataFrame:
-    """Train rows with known labels of a table and, marked by their file's name, of other lines' tables.
+def training_rows(path: str, also: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """Train rows with known labels of a table and, marked by the line's name, of other lines' tables.
 
     Raises
     ------
@@ -161,7 +161,7 @@ def training_rows(path: str, also: tuple[str, ...] = ()) -> pd.DataFrame:
         If the table itself has none.
     """
     parts = []
-    for file, source in [(path, OWN), *((other, Path(other).stem) for other in also)]:
+    for source, file in [(OWN, path), *(also or {}).items()]:
         rows = read_labels(file)
         rows = rows[(rows["split"] == "train") & rows["label"].notna()]
         parts.append(rows[["pert", "gene"]].assign(label=rows["label"].astype(int), source=source))

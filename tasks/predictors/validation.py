@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from tasks.predictors.protocol import OWN, Context, Predictor, checked_tables, no_progress
+from tasks.predictors.protocol import OWN, Context, Predictor, checked_tables
 from tasks.predictors.splits import held_out_perturbations, rows_of_perturbations
 from tasks.scoring.metrics import score_summary
 
@@ -45,14 +45,18 @@ def validation_scores(
     learnt = {task: rows for task, rows in learnt.items() if (rows["source"] == OWN).any()}
     if not learnt:
         return {}
-    quiet = replace(context, progress=no_progress)
-    again = make().fit(learnt, quiet)
+    again = make().fit(learnt, replace(context, progress=_marked(context.progress)))
     columns = ["pert", "gene", "label"]
     return {
         task: rows[columns].assign(score=again.predict(task, rows[["pert", "gene"]]))
         for task, rows in asked.items()
         if task in learnt
     }
+
+
+def _marked(progress: Callable[[str, int, int], None]) -> Callable[[str, int, int], None]:
+    """Progress in units of its own, so that the second fit is not taken for the first beginning again."""
+    return lambda unit, done, total: progress(f"{unit} for validation", done, total)
 
 
 def validation_figures(scores: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, float]]:

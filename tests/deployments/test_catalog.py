@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from deployments.catalog import read_catalog
-from flows.records import LabelSet
+from flows.label_sets import LabelSet
 from storage.manifest import Stage, run_stage
 
 

@@ -11,8 +11,9 @@ import pytest
 import flows.compare_stages
 import flows.reporting
 from flows.compare_stages import compare_stage, leaderboards_of
+from flows.label_sets import WITHIN, LabelSet
 from flows.options import KnowledgeOptions, PredictorOptions
-from flows.records import WITHIN, LabelSet, Place
+from flows.records import Place
 from flows.reporting import draw_comparison
 from storage.manifest import Stage, run_stage
 from storage.tables import read_labels, write_table

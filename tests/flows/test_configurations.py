@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -10,8 +11,8 @@ import pandas as pd
 import pytest
 
 from flows.configurations import configurations, parsed_settings
+from flows.label_sets import LabelSet
 from flows.options import PredictorName, PredictorOptions
-from flows.records import LabelSet
 from storage.errors import InputError
 from tasks.predictors import PREDICTORS, make_predictor
 
@@ -72,9 +73,9 @@ def test_across_takes_other_lines_rows_and_never_the_same_line_s():
     across = k562.across(others)
     assert across.track == "across"
     assert k562.track == "within"
-    assert [path.name for path in across.also["de"]] == ["rpe1-de.parquet", "jurkat-de.parquet"]
-    assert [path.name for path in across.also["dir"]] == ["rpe1-dir.parquet"]
-    assert across.also_digests["dir"] == ("digest of rpe1-dir.parquet",)
+    assert across.also["de"] == {"rpe1": Path("rpe1-de.parquet"), "jurkat": Path("jurkat-de.parquet")}
+    assert across.also["dir"] == {"rpe1": Path("rpe1-dir.parquet")}
+    assert across.also_digests["dir"] == {"rpe1": "digest of rpe1-dir.parquet"}
 
 
 def write_labels(path: Path, rows: list[tuple[str, str, int, str]]) -> None:
@@ -93,12 +94,39 @@ def test_a_folder_of_pqa_label_is_a_data_set_less_what_cannot_be_asked_about(tmp
     labels = LabelSet.of_stem(f"{folder}/")
     assert labels.name == "mine"
     assert labels.tables == {"de": folder / "de.parquet"}
+    write_labels(folder / "set-de.parquet", [("A", "S", 1, "train"), ("B", "S", 0, "test")])
+    assert LabelSet.of_stem(str(folder / "set")).name == "mine_set"
+
+
+def test_published_tables_without_pairs_to_predict_can_only_be_learnt_from(tmp_path):
+    write_labels(tmp_path / "line-de.parquet", [("A", "X", 1, "train"), ("B", "X", 0, "train")])
+    write_labels(tmp_path / "line-dir.parquet", [("A", "X", 1, "train"), ("B", "X", 0, "test")])
+    stem = str(tmp_path / "line")
+    assert list(LabelSet.of_stem(stem).tables) == ["dir"]
+    assert list(LabelSet.of_stem(stem, to_learn_from=True).tables) == ["de", "dir"]
 
 
 def test_sets_and_genes_do_not_teach_each_other():
     assert label_set("k562_set").across([label_set("rpe1"), label_set("k562")]) is None
     assert label_set("rpe1").across([label_set("k562_set")]) is None
-    assert label_set("k562_set").across([label_set("rpe1_set")]).also["de"] == (Path("rpe1_set-de.parquet"),)
+    assert label_set("k562_set").across([label_set("rpe1_set")]).also["de"] == {
+        "rpe1": Path("rpe1_set-de.parquet")
+    }
+
+
+def test_tables_of_the_same_counts_are_of_the_same_line_whatever_their_name():
+    mine, again, other = (
+        replace(label_set(name), screen=digest)
+        for name, digest in (("mine", "a"), ("again", "a"), ("other", "b"))
+    )
+    assert mine.across([again]) is None
+    assert list(mine.across([again, other, other]).also["de"]) == ["other"]
+
+
+def test_two_other_lines_of_one_name_are_refused():
+    same = replace(label_set("jurkat"), digests={"de": "x", "dir": "y"}, tables={"de": Path("b/jurkat-de")})
+    with pytest.raises(InputError, match=r"jurkat-de\.parquet and b/jurkat-de: called jurkat"):
+        label_set("k562").across([label_set("jurkat"), same])
 
 
 def test_a_line_alone_has_no_track_across():

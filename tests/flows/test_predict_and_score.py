@@ -10,6 +10,10 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from flows.__main__ import main
+from flows.commands.predict import other_lines
+from flows.options import PredictCommandOptions
+from storage.errors import InputError
+from tasks.predictors.fitting import training_rows
 from tests.flows.jobs import run_pqa
 
 
@@ -73,6 +77,25 @@ def test_csv_tables_and_other_lines_are_taken(tables, small_screen, tmp_path):
     assert result["pairs"] == 10
     assert result["genes_unknown_to_graph"] == 0
     assert pd.read_parquet(out)["pert"].tolist() == labels["pert"].head(10).tolist()
+
+
+def test_other_lines_keep_a_name_of_their_own(tables, tmp_path):
+    labels = pd.read_parquet(tables / "de.parquet")
+    also = [tmp_path / name for name in ("one/de.csv", "two/de.csv", "x/rest.csv", "y/rest.csv", "own.csv")]
+    for number, path in enumerate(also):
+        path.parent.mkdir(exist_ok=True)
+        labels.tail(-number - 1).to_csv(path, index=False)
+    told = {"pairs": "-", "knowledge": "-", "predictor": "prior"}
+    lines = other_lines(PredictCommandOptions(labels=tables / "de.parquet", also=also, **told))
+    assert list(lines) == ["one", "two", str(also[2]), str(also[3]), str(also[4])]
+    assert list(lines.values()) == also
+    by_line = {line: str(path) for line, path in lines.items()}
+    sources = training_rows(str(tables / "de.parquet"), by_line)["source"]
+    assert set(sources) == {"own", *by_line}
+    again = tmp_path / "again.parquet"
+    again.write_bytes((tables / "de.parquet").read_bytes())
+    with pytest.raises(InputError, match=r"again\.parquet: made of the same cells as"):
+        other_lines(PredictCommandOptions(labels=tables / "de.parquet", also=[also[0], again], **told))
 
 
 def test_score_names_every_problem_and_writes_nothing(tables, tmp_path, capsys):
