@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from importlib import import_module
 
 from storage.errors import PqaError
@@ -11,6 +13,7 @@ from storage.errors import PqaError
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code is 0, 1 for an error the user can mend, 130 for Ctrl-C."""
     command = "pqa"
+    sys.unraisablehook = _interrupt_again
     try:
         # All else is imported in here: imports take seconds, in which Ctrl-C is as likely as later.
         from flows.parser import parse
@@ -26,6 +29,19 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{command}: stopped; the same command goes on where it was", file=sys.stderr)
         return 130
     return 0
+
+
+def _interrupt_again(dropped: sys.UnraisableHookArgs) -> None:
+    """Repeat a Ctrl-C that Python has dropped, as it does in a callback of the garbage collector.
+
+    Dask has such a callback; the job would go on as if nobody had said anything.
+    """
+    if issubclass(dropped.exc_type, KeyboardInterrupt):
+        # Later, and from a thread: raised in here it would be dropped as well.
+        main_thread = threading.main_thread().ident
+        threading.Timer(0.1, signal.pthread_kill, (main_thread, signal.SIGINT)).start()
+    else:
+        sys.__unraisablehook__(dropped)
 
 
 def _prepare(parsed) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -116,6 +118,30 @@ def test_two_runs_of_the_same_job_at_once_end_with_one_result(
     assert workspace_bytes(workspace) == workspace_bytes(undisturbed[0])
     names = [run.info.run_name for run in mlflow_runs(workspace)]
     assert len(names) == len(set(names))
+
+
+def test_ctrl_c_in_a_callback_of_the_garbage_collector_is_not_lost():
+    program = """
+import gc, os, signal, sys, time
+from flows import __main__ as pqa
+
+def interrupt(phase, info):
+    gc.callbacks.remove(interrupt)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0)
+
+def wait(_name):
+    gc.callbacks.append(interrupt)
+    gc.collect()
+    print("the first one was dropped", flush=True)
+    time.sleep(60)
+
+pqa.import_module = wait
+sys.exit(pqa.main(["score", "--labels", "x", "--predictions", "y"]))
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
+    assert "the first one was dropped" in ended.stdout
+    assert ended.returncode == 130, ended.stderr
 
 
 def test_ctrl_c_in_a_terminal_ends_the_job_at_once_and_the_server_hears_of_it(
