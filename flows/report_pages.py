@@ -39,7 +39,7 @@ def write_called_genes(path: Path, tests: Path, options: LabelOptions) -> None:
     """Every DE call of a table of tests as CSV for a spreadsheet, a perturbation's smallest p first."""
     columns = ("gene", "mean_pert", "mean_control", "log2_fold_change", "p_value", "p_adj")
     found = [pd.DataFrame(columns=["perturbation", *columns])]
-    for name, rows in read_by_perturbation(tests, columns):
+    for name, rows in read_by_perturbation(tests, (*columns, "direction")):
         calls = rows[called(rows, **call_rule(options))].sort_values("p_value", kind="stable")
         if len(calls):
             found.append(calls.assign(perturbation=name))

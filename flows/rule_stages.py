@@ -82,7 +82,8 @@ def agreement_stage(
 def _calls(table: Path, genes: np.ndarray, rule: dict[str, float]) -> tuple[list[str], np.ndarray]:
     """Perturbations tested, and int8 (n_perturbations, n_genes): 1 called, 0 not, -1 not tested or itself."""
     place, names, rows_of = pd.Index(genes), [], []
-    for name, rows in read_by_perturbation(table, ("gene", "log2_fold_change", "p_value", "p_adj")):
+    columns = ("gene", "log2_fold_change", "direction", "p_value", "p_adj")
+    for name, rows in read_by_perturbation(table, columns):
         row = np.full(len(genes), -1, np.int8)
         kept = (rows["gene"] != name).to_numpy() & rows["p_value"].notna().to_numpy()
         row[place.get_indexer(rows["gene"][kept])] = called(rows, **rule)[kept]
@@ -121,7 +122,7 @@ def labels_stage(
         summary |= {"pairs_not_de": int(made.counts["n_not_de"].sum())}
         summary |= {"pairs_not_measured_well_enough": int(made.counts["n_unmeasured"].sum())}
         if truth is not None:
-            columns = ["gene", "log2_fold_change", "p_adj"]
+            columns = ["gene", "log2_fold_change", "direction", "p_adj"]
             effects = read_frame(truth)
             check = check_against_truth(read_by_perturbation(table, columns), effects, **call_rule(options))
             write_table(folder / "truth_check.parquet", check, recipe)
@@ -146,7 +147,7 @@ def label_rule(options: LabelOptions) -> dict[str, object]:
 
 def _measured_tests(table: Path, judged: pd.DataFrame, options: LabelOptions) -> Iterator:
     """Each perturbation's tests, with what they could have seen."""
-    columns = ("n_pert", "n_control", "mean_control", "log2_fold_change", "p_value", "p_adj", "log10_p_value")
+    columns = ("n_pert", "n_control_effective", "mean_control", "log2_fold_change", "direction")
     recipe, library = read_recipe(table), None
     if recipe["normalise"] == "library":
         library = judged.set_index("perturbation")["umis_per_cell"]
@@ -154,7 +155,7 @@ def _measured_tests(table: Path, judged: pd.DataFrame, options: LabelOptions) ->
     if recipe["fdr_scope"] == "all":
         parts = read_by_perturbation(table, ("p_adj",))
         family = sum((Family.of(rows["p_adj"], fdr=options.fdr) for _, rows in parts), Family())
-    tests = read_by_perturbation(table, ("gene", *columns))
+    tests = read_by_perturbation(table, ("gene", *columns, "p_value", "p_adj", "log10_p_value"))
     return with_detectable(tests, gene_umis(library), fdr=options.fdr, family=family)
 
 

@@ -67,7 +67,7 @@ def compare_tests_stage(
         perturbations = sorted(set().union(*names.values()))
         # Every perturbation is tested on the same genes.
         genes = next(read_by_perturbation(tables[next(iter(tables))], ("gene",)))[1]["gene"].tolist()
-        columns = ("gene", "log2_fold_change", "p_value", "p_adj")
+        columns = ("gene", "log2_fold_change", "direction", "p_value", "p_adj")
         codes = {
             name: call_codes(read_by_perturbation(table, columns), perturbations, genes, **rule)
             for name, table in tables.items()

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 #: What a block file holds for each group and gene, in this order.
 FIELDS = ("u_statistic", "p_value", "log10_p_value", "mean")
+#: And what it holds of a comparison within batches: the standardised statistic, and the mean of the controls
+#: in the batches of the group.
+FIELDS_WITHIN = (*FIELDS, "z", "mean_control")
 #: Means are given per 10,000 UMIs of a cell where counts are divided by library size.
 MEAN_SCALE = 10_000.0
 
@@ -112,24 +115,50 @@ def gene_spans(screen: Screen, folder: Path) -> list[GeneSpan]:
 
 
 def compare_block(span: GeneSpan, groups: CellGroups, *, scale: float) -> Path:
-    """Test one block of genes and write (4, n_groups + 1, n_genes) float64; the last row is the controls.
+    """Test one block of genes and write (n_fields, n_groups + 1, n_genes) float64, the controls last.
 
-    Fields are as in `FIELDS`; for the controls only the mean, times ``scale``, is set.
+    Fields are as in `FIELDS`, or `FIELDS_WITHIN` where cells are compared within batches; for the controls
+    only the mean is set. Means are times ``scale``.
     """
     block = span.read()
     cells = {"counts": block.counts, "group": groups.group, "library": groups.library}
-    if groups.stratum is None:
+    within = groups.stratum is not None
+    result = np.full((len(FIELDS_WITHIN if within else FIELDS), len(groups.sizes), block.n_genes), np.nan)
+    if within:
+        cells |= {"stratum": groups.stratum, "sizes": groups.sizes_by_stratum()}
+        u, z, totals, controls = stratified_block(block.starts, block.cells, **cells)
+        p_value, log10_p = stratified_p(z)
+        result[4, :-1], result[5, :-1] = z, batch_means(controls, groups) * scale
+    else:
         u, ties, totals = rank_sum_block(block.starts, block.cells, sizes=groups.sizes, **cells)
         p_value, log10_p = rank_sum_p(u, ties, n_pert=groups.sizes[:-1, None], n_control=groups.sizes[-1])
-    else:
-        cells |= {"stratum": groups.stratum, "sizes": groups.sizes_by_stratum()}
-        u, z, totals = stratified_block(block.starts, block.cells, **cells)
-        p_value, log10_p = stratified_p(z)
-    result = np.full((len(FIELDS), len(groups.sizes), block.n_genes), np.nan)
     result[0, :-1], result[1, :-1], result[2, :-1] = u, p_value, log10_p
     result[3] = totals / np.maximum(groups.sizes, 1)[:, None] * scale
     write_block(span.target, result)
     return span.target
+
+
+def batch_means(totals: np.ndarray, groups: CellGroups) -> np.ndarray:
+    """Mean of the controls that each group is compared with, from their sums in each batch.
+
+    Parameters
+    ----------
+    totals
+        float64 (n_strata, n_genes): sums over a batch's controls.
+    groups
+        With strata.
+
+    Returns
+    -------
+    ndarray
+        float64 (n, n_genes): the batches' means, each with the share of the group's cells in it.
+    """
+    shares, n_controls = groups.control_shares(), groups.sizes_by_stratum()[:, -1]
+    means = np.zeros((len(shares), totals.shape[1]))
+    # Not a matrix product, whose last bits depend on how many genes a block has.
+    for share, total, n in zip(shares.T, totals, n_controls, strict=True):
+        means += share[:, None] * (total / max(n, 1))
+    return means
 
 
 def shared(client: Client, value: object) -> Future:

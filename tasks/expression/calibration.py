@@ -13,8 +13,13 @@ EFFECT_BINS = (0.0, 0.25, 0.5, 1.0, np.inf)
 
 
 def called(tests: pd.DataFrame, *, fdr: float, min_log2_fold_change: float) -> np.ndarray:
-    """The DE call: adjusted p below ``fdr`` and absolute log2 fold change at least the minimum."""
-    return ((tests["p_adj"] < fdr) & (tests["log2_fold_change"].abs() >= min_log2_fold_change)).to_numpy()
+    """The DE call: adjusted p below ``fdr``, log2 fold change at least the minimum, on the test's own side.
+
+    A few cells with huge counts can lift a mean where ranks fall: of such a pair no direction can be told.
+    """
+    effect = tests["log2_fold_change"].to_numpy()
+    agrees = np.sign(effect) == tests["direction"].to_numpy(np.float64, na_value=np.nan)
+    return (tests["p_adj"] < fdr).to_numpy() & (np.abs(effect) >= min_log2_fold_change) & agrees
 
 
 def expressed_tests(null_tests: pd.DataFrame) -> pd.DataFrame:

@@ -17,6 +17,7 @@ from storage.screens import Screen
 from storage.tables import recipe_metadata
 from tasks.expression.blocks import (
     FIELDS,
+    FIELDS_WITHIN,
     MEAN_SCALE,
     BlockFile,
     BlockLedger,
@@ -33,12 +34,20 @@ from tasks.expression.groups import CellGroups
 from tasks.expression.negative_binomial import REGRESSION_FIELDS, regression_block
 from tasks.expression.paired import PAIRED_FIELDS, paired_block
 from tasks.expression.profiles import PseudobulkDesign
-from tasks.expression.results import PairedResults, RankSumResults, RegressionResults, Results, Tested
+from tasks.expression.results import (
+    PairedResults,
+    RankSumResults,
+    RegressionResults,
+    Results,
+    StratifiedResults,
+    Tested,
+)
 
 #: Perturbations handled at once when the table is put together.
 ROWS_AT_ONCE = 32
 #: Columns of few values are worth a dictionary; trying one on p-values costs time and gains nothing.
-PARQUET = {"compression": "zstd", "use_dictionary": ["pert", "gene", "n_pert", "n_control", "mean_control"]}
+FEW = ["pert", "gene", "n_pert", "n_control", "n_control_effective", "mean_control", "direction"]
+PARQUET = {"compression": "zstd", "use_dictionary": FEW}
 
 
 def compare_expression(
@@ -68,11 +77,15 @@ def compare_expression(
         Where finished blocks lie, and are found again after an interruption.
     table
         Parquet to write: ``pert, gene, n_pert, n_control, mean_pert, mean_control, log2_fold_change,
-        u_statistic, p_value, p_adj, log10_p_value``, sorted by perturbation, genes in the screen's order.
-        Means are UMIs per 10,000 (``normalise="library"``) or plain UMIs, over all cells of the group;
-        ``log2_fold_change = log2((mean_pert + c) / (mean_control + c))`` with ``c = pseudocount``, whatever
-        the test; ``u_statistic`` is U of the rank-sum tests and t of the pseudobulk tests. Pairs that were
-        not tested have null there and in all p-values.
+        u_statistic, p_value, p_adj, log10_p_value, direction, n_control_effective``, sorted by perturbation,
+        genes in the screen's order. Means are UMIs per 10,000 (``normalise="library"``) or plain UMIs, over
+        all cells of the group; of the controls too, or, where the test compares within batches, over the
+        batches' means with the group's share of cells in each. ``log2_fold_change = log2((mean_pert + c) /
+        (mean_control + c))`` with ``c = pseudocount``, whatever the test; ``u_statistic`` is U of the
+        rank-sum tests and t of the pseudobulk tests; ``direction`` is the side on which the test's own
+        statistic lies: 1 more in the perturbed cells, -1 less, 0 neither. Pairs that were not tested have
+        null there and in all p-values. ``n_control`` counts the controls compared with, and
+        ``n_control_effective`` says what they are worth (`CellGroups.controls_compared`).
     pseudobulk
         Profiles to be compared in place of cells.
     filters
@@ -94,8 +107,10 @@ def compare_expression(
         shape = (2, len(groups.sizes))
         expressed.counts = blocks.run(count_block, shape, kind="counts", arguments={"groups": cells})
     if pseudobulk is None:
-        done = blocks.run(compare_block, (len(FIELDS), len(groups.sizes)), arguments=common)
-        results: Results = RankSumResults(done)
+        pooled = groups.stratum is None
+        shape = (len(FIELDS if pooled else FIELDS_WITHIN), len(groups.sizes))
+        done = blocks.run(compare_block, shape, arguments=common)
+        results: Results = (RankSumResults if pooled else StratifiedResults)(done, groups.sizes)
     else:
         results = _pseudobulk(blocks, pseudobulk, expressed=expressed, common=common)
     _write_tests(
@@ -212,7 +227,7 @@ def _write_tests(
     recipe: Mapping,
 ) -> None:
     """Put the table together, a few perturbations at a time; parameters as of `compare_expression`."""
-    mean_control = results.means([-1])[0]
+    n_control, effective = groups.controls_compared()
     schema = _schema().with_metadata(recipe_metadata(recipe))
     order = np.argsort(np.array(groups.names, dtype=object), kind="stable")
 
@@ -227,20 +242,22 @@ def _write_tests(
 
     def tables() -> Iterator[pa.Table]:
         for rows, tests in parts():
-            mean = results.means(rows)
+            mean, mean_control = results.means(rows), results.control_means(rows)
             shape = mean.shape
             columns = [
                 _repeated([groups.names[row] for row in rows], np.repeat(np.arange(shape[0]), shape[1])),
                 _repeated(genes, np.tile(np.arange(shape[1]), shape[0])),
                 np.repeat(groups.sizes[rows], shape[1]),
-                np.full(mean.size, groups.sizes[-1]),
+                np.repeat(n_control[rows], shape[1]),
                 mean.ravel(),
-                np.tile(mean_control, shape[0]),
+                mean_control.ravel(),
                 np.log2((mean + pseudocount) / (mean_control + pseudocount)).ravel(),
                 tests.statistic.ravel(),
                 tests.p_value.ravel(),
                 adjust(tests.p_value).ravel(),
                 tests.log10_p_value.ravel(),
+                direction_of(tests.side.ravel()),
+                np.repeat(effective[rows], shape[1]),
             ]
             # What was not tested is null in the file, not NaN.
             arrays = [pa.array(c, from_pandas=True) if isinstance(c, np.ndarray) else c for c in columns]
@@ -249,6 +266,11 @@ def _write_tests(
     with atomic_path(table) as temporary, pq.ParquetWriter(temporary, schema, **PARQUET) as writer:
         for part in one_ahead(tables()):
             writer.write_table(part)
+
+
+def direction_of(side: np.ndarray) -> pa.Array:
+    """Sign of statistics of which 0 is no difference, int8; null where there is none."""
+    return pa.array(np.sign(side), from_pandas=True).cast(pa.int8())
 
 
 def _repeated(names: Sequence[str] | np.ndarray, codes: np.ndarray) -> pa.DictionaryArray:
@@ -267,6 +289,5 @@ def _schema() -> pa.Schema:
         "p_adj",
         "log10_p_value",
     )
-    return pa.schema(
-        [("pert", name), ("gene", name), *counts, *((column, pa.float64()) for column in numbers)]
-    )
+    columns = [("pert", name), ("gene", name), *counts, *((column, pa.float64()) for column in numbers)]
+    return pa.schema([*columns, ("direction", pa.int8()), ("n_control_effective", pa.float64())])

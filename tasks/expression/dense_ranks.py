@@ -50,7 +50,7 @@ def rank_sums(values: np.ndarray, group: np.ndarray, *, n: int) -> tuple[np.ndar
 
 def stratified_rank_sums(
     values: np.ndarray, group: np.ndarray, *, stratum: np.ndarray, sizes: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Van Elteren statistics of n groups against the controls of their own batches.
 
     Source: van Elteren 1960; weights as in `tasks.expression.kernels.stratified_block`.
@@ -66,14 +66,16 @@ def stratified_rank_sums(
 
     Returns
     -------
-    u, z, totals
+    u, z, totals, controls
         float64 (n,): U summed over batches; the standardised weighted sum, 0 where no batch holds both
-        samples or all values are tied; and (n + 1,) sums of the values.
+        samples or all values are tied; (n + 1,) sums of the values, (n_strata,) those of the controls in
+        each batch.
     """
     n = sizes.shape[1] - 1
-    u, above, variance = np.zeros(n), np.zeros(n), np.zeros(n)
+    u, above, variance, controls = np.zeros(n), np.zeros(n), np.zeros(n), np.zeros(len(sizes))
     for batch, counts in enumerate(sizes.astype(np.float64)):
-        won, tied, _ = rank_sums(values, np.where(stratum == batch, group, -1), n=n)
+        won, tied, totals = rank_sums(values, np.where(stratum == batch, group, -1), n=n)
+        controls[batch] = totals[n]
         pairs, both = counts[:n] * counts[n], counts[:n] + counts[n]
         here = pairs > 0
         weight = np.where(here, 1 / (both + 1), 0)
@@ -82,4 +84,4 @@ def stratified_rank_sums(
         spread = both + 1 - tied / np.maximum(both * (both - 1), 1)
         variance += weight**2 * pairs / 12 * np.maximum(spread, 0)
     z = np.divide(above, np.sqrt(variance), out=np.zeros(n), where=variance > 0)
-    return u, z, rank_sums(values, group, n=n)[2]
+    return u, z, rank_sums(values, group, n=n)[2], controls

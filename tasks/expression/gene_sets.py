@@ -12,14 +12,14 @@ from distributed import Client
 
 from storage.errors import InputError
 from storage.screens import Screen
-from tasks.expression.blocks import BlockLedger, Unit, run_blocks, shared, write_block
+from tasks.expression.blocks import BlockLedger, Unit, batch_means, run_blocks, shared, write_block
 from tasks.expression.dense_ranks import rank_sums, stratified_rank_sums
 from tasks.expression.false_discovery import adjust_within
 from tasks.expression.groups import CellGroups
 from tasks.expression.p_values import rank_sum_p, stratified_p
 
 #: What a set's file holds for each group, in this order; of the last, the first place only is used.
-FIELDS = ("u_statistic", "p_value", "log10_p_value", "mean", "umis")
+FIELDS = ("u_statistic", "p_value", "log10_p_value", "mean", "umis", "side", "mean_control")
 
 
 def measured_sets(sets: Mapping[str, Sequence[str]], screen: Screen, *, min_genes: int = 5) -> pd.DataFrame:
@@ -144,7 +144,7 @@ class SetPiece:
 
 
 def score_set(piece: SetPiece, groups: CellGroups, *, null_groups: CellGroups | None) -> Path:
-    """Score and test one set; writes float64 (5, rows of both groupings), fields as in `FIELDS`."""
+    """Score and test one set; writes float64 (7, rows of both groupings), fields as in `FIELDS`."""
     score = set_score(Screen(piece.store), piece.genes, groups=groups)
     parts = [_tested(score, grouping) for grouping in (groups, null_groups) if grouping is not None]
     result = np.concatenate(parts, axis=1)
@@ -184,28 +184,32 @@ def _tested(score: np.ndarray, groups: CellGroups) -> np.ndarray:
     if groups.stratum is None:
         u, ties, totals = rank_sums(score, groups.group, n=n)
         p_value, log10_p = rank_sum_p(u, ties, n_pert=sizes[:-1], n_control=sizes[-1])
+        side, mean_control = u - sizes[:-1] * sizes[-1] / 2, totals[-1] / sizes[-1]
     else:
         by_batch = {"stratum": groups.stratum, "sizes": groups.sizes_by_stratum()}
-        u, z, totals = stratified_rank_sums(score, groups.group, **by_batch)
-        p_value, log10_p = stratified_p(z)
+        u, side, totals, controls = stratified_rank_sums(score, groups.group, **by_batch)
+        p_value, log10_p = stratified_p(side)
+        mean_control = batch_means(controls[:, None], groups)[:, 0]
     result[:3, :-1] = u, p_value, log10_p
     result[3] = totals / np.maximum(sizes, 1)
+    result[5, :-1], result[6, :-1] = side, mean_control
     return result
 
 
 def _table(
     blocks: np.ndarray, groups: CellGroups, *, names: list[str], pseudocount: float, adjust: Callable
 ) -> pd.DataFrame:
-    """The tests' table from (5, n_groups + 1, n_sets), by perturbation in the order of names."""
+    """The tests' table from (7, n_groups + 1, n_sets), by perturbation in the order of names."""
     order = np.argsort(np.array(groups.names, dtype=object), kind="stable")
     u, p_value, log10_p, mean = (blocks[field][order] for field in range(4))
-    mean_control = np.broadcast_to(blocks[3, -1], mean.shape)
+    side, mean_control = blocks[5][order], blocks[6][order]
+    n_control, effective = (np.repeat(numbers[order], len(names)) for numbers in groups.controls_compared())
     codes = np.repeat(np.arange(len(order)), len(names))
     columns = {
         "pert": pd.Categorical.from_codes(codes, [groups.names[row] for row in order]),
         "gene": pd.Categorical.from_codes(np.tile(np.arange(len(names)), len(order)), names),
         "n_pert": np.repeat(groups.sizes[order], len(names)),
-        "n_control": np.full(u.size, groups.sizes[-1]),
+        "n_control": n_control,
         "mean_pert": mean.ravel(),
         "mean_control": mean_control.ravel(),
         "log2_fold_change": np.log2((mean + pseudocount) / (mean_control + pseudocount)).ravel(),
@@ -213,5 +217,7 @@ def _table(
         "p_value": p_value.ravel(),
         "p_adj": adjust(p_value).ravel(),
         "log10_p_value": log10_p.ravel(),
+        "direction": pd.array(np.sign(side).ravel(), "Float64").astype("Int8"),
+        "n_control_effective": effective,
     }
     return pd.DataFrame(columns)

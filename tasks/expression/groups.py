@@ -52,6 +52,37 @@ class CellGroups:
         strata = batches.astype(str).astype("category").cat.codes
         return replace(self, stratum=strata.to_numpy(np.int32))
 
+    def controls_compared(self) -> tuple[np.ndarray, np.ndarray]:
+        """How many controls each group is compared with, and how many they are worth.
+
+        Within batches these are the controls of the batches that hold cells of the group. They are worth as
+        many as one batch with all of the group's cells would have to hold: a batch with n and m cells says
+        n m / (n + m), which is what van Elteren's weights add up.
+
+        Returns
+        -------
+        n_control, effective
+            int64 and float64 (n,).
+        """
+        if self.stratum is None:
+            n_control = np.full(len(self.names), self.sizes[-1])
+            return n_control, n_control.astype(np.float64)
+        sizes = self.sizes_by_stratum()
+        mine, controls = sizes[:, :-1], sizes[:, -1:]
+        said = (mine * controls / np.maximum(mine + controls, 1)).sum(axis=0)
+        n = self.sizes[:-1]
+        return ((mine > 0) * controls).sum(axis=0), said * n / np.maximum(n - said, np.finfo(float).tiny)
+
+    def control_shares(self) -> np.ndarray:
+        """What each batch's controls count in the mean that a group is compared with, float64 (n, n_strata).
+
+        The share of the group's own cells in the batch, so that a gene that is higher in some batches is
+        not taken for one that is moved; 0 for a batch without controls.
+        """
+        sizes = self.sizes_by_stratum()
+        shares = np.where(sizes[:, -1:] > 0, sizes[:, :-1], 0).T.astype(np.float64)
+        return shares / np.maximum(shares.sum(axis=1, keepdims=True), 1)
+
     def sizes_by_stratum(self) -> np.ndarray:
         """Cells of each group in each batch, int64 (n_strata, n + 1)."""
         shape = (int(self.stratum.max()) + 1, len(self.sizes))

@@ -221,14 +221,15 @@ def stratified_block(starts, cells, counts, group, stratum, library, sizes):
 
     Returns
     -------
-    u, z, totals
+    u, z, totals, controls
         float64 (n, n_genes): U summed over batches; the standardised weighted sum, 0 where no batch holds
-        both samples or all values are tied; and (n + 1, n_genes) sums of the ranked values.
+        both samples or all values are tied; and (n + 1, n_genes) sums of the ranked values, (n_strata,
+        n_genes) those of the controls in each batch.
     """
     n_strata, n = sizes.shape[0], sizes.shape[1] - 1
     n_genes = len(starts) - 1
     u, excess, variance = np.zeros((n, n_genes)), np.zeros((n, n_genes)), np.zeros((n, n_genes))
-    totals = np.zeros((n + 1, n_genes))
+    totals, control_totals = np.zeros((n + 1, n_genes)), np.zeros((n_strata, n_genes))
     values, ordered, owners, ordered_owners, above, bounds = _scratch(starts)
     apart, apart_owners = np.empty_like(values), np.empty_like(owners)
     batch, ends = np.empty(len(values), np.int32), np.empty(n_strata + 1, np.int64)
@@ -244,6 +245,7 @@ def stratified_block(starts, cells, counts, group, stratum, library, sizes):
             _sort_values(apart[here], apart_owners[here], ordered[:rows], ordered_owners[:rows], bounds)
             ties = _sweep(ordered[:rows], ordered_owners[:rows], above, sums, tally)
             totals[:, gene] += sums[:, TOTAL]
+            control_totals[number, gene] = sums[n, TOTAL]
             controls = sizes[number, n]
             for index in range(n):
                 perturbed = sizes[number, index]
@@ -265,7 +267,7 @@ def stratified_block(starts, cells, counts, group, stratum, library, sizes):
         for gene in range(n_genes):
             if variance[index, gene] > 0:
                 z[index, gene] = excess[index, gene] / np.sqrt(variance[index, gene])
-    return u, z, totals
+    return u, z, totals, control_totals
 
 
 @njit(cache=True, nogil=True)

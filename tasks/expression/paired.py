@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numba import njit
 
-from tasks.expression.blocks import GeneSpan, write_block
+from tasks.expression.blocks import GeneSpan, batch_means, write_block
 from tasks.expression.groups import CellGroups
 from tasks.expression.profiles import Profiles
 
 #: What a block's file holds for each group and gene, in this order. In the controls' row ``effect`` holds the
 #: spread between control cells, and only ``mean`` beside it.
-PAIRED_FIELDS = ("effect", "variance", "pairs", "weight", "mean")
+PAIRED_FIELDS = ("effect", "variance", "pairs", "weight", "mean", "mean_control")
 #: Added to summed counts before the logarithm: log2(count + 1/2) is nearly unbiased for Poisson counts
 #: above 2, whatever the depth of the profile (Anscombe 1948).
 PRIOR_COUNT = 0.5
@@ -22,7 +23,7 @@ PRIOR_COUNT = 0.5
 def paired_block(
     span: GeneSpan, groups: CellGroups, *, profiles: Profiles, min_umis: float, scale: float
 ) -> Path:
-    """Compare one block of genes batch by batch and write (5, n_groups + 1, n_genes) float64.
+    """Compare one block of genes batch by batch and write (6, n_groups + 1, n_genes) float64.
 
     Fields are as in `PAIRED_FIELDS`, means times ``scale``; see `paired_differences`.
 
@@ -35,12 +36,15 @@ def paired_block(
     """
     block = span.read()
     result = np.full((len(PAIRED_FIELDS), len(groups.sizes), block.n_genes), np.nan)
-    effect, variance, pairs, weight, totals, squares = paired_differences(
+    # Without batches all cells are of one.
+    within = groups if groups.stratum is not None else replace(groups, stratum=np.zeros_like(groups.group))
+    effect, variance, pairs, weight, totals, controls, squares = paired_differences(
         block.starts,
         block.cells,
         counts=block.counts,
         group=groups.group,
         library=groups.library,
+        stratum=within.stratum,
         profile=profiles.profile,
         first=profiles.first,
         batch=profiles.batch,
@@ -50,6 +54,7 @@ def paired_block(
     )
     result[0, :-1], result[1, :-1], result[2, :-1], result[3, :-1] = effect, variance, pairs, weight
     result[4] = totals / np.maximum(groups.sizes, 1)[:, None] * scale
+    result[5, :-1] = batch_means(controls, within) * scale
     result[0, -1] = _spread(totals[-1], squares, groups.sizes[-1])
     write_block(span.target, result)
     return span.target
@@ -69,6 +74,7 @@ def paired_differences(
     counts,
     group,
     library,
+    stratum,
     profile,
     first,
     batch,
@@ -87,7 +93,7 @@ def paired_differences(
     ----------
     starts, cells, counts
         The block, as in `tasks.expression.kernels.rank_sum_block`.
-    group, library
+    group, library, stratum
         As in `CellGroups`.
     profile, first, batch, profile_library, control_of_batch
         As in `Profiles`, one profile a perturbation and batch.
@@ -98,13 +104,15 @@ def paired_differences(
         float64 (n, n_genes): weighted mean of the differences; their weighted sum of squares about it over
         ``pairs - 1`` (the variance of a difference of weight 1); batches used; sum of their weights. NaN
         where no batch (for the variance: fewer than two) could be used.
-    totals, squares
-        (n + 1, n_genes) sums of count / library; (n_genes,) sums of its square over the controls.
+    totals, controls, squares
+        (n + 1, n_genes) sums of count / library; (n_strata, n_genes) those of the controls in each batch;
+        (n_genes,) sums of its square over the controls.
     """
     n, n_genes = len(first) - 2, len(starts) - 1
     effect, variance = np.full((n, n_genes), np.nan), np.full((n, n_genes), np.nan)
     pairs, weight = np.zeros((n, n_genes)), np.zeros((n, n_genes))
     totals, squares = np.zeros((n + 1, n_genes)), np.zeros(n_genes)
+    controls = np.zeros((stratum.max() + 1, n_genes))
     sums = np.zeros(first[-1])
     difference, weights = np.empty(len(control_of_batch)), np.empty(len(control_of_batch))
     for gene in range(n_genes):
@@ -117,6 +125,7 @@ def paired_differences(
                 totals[group[cell], gene] += value
                 if group[cell] == n:
                     squares[gene] += value * value
+                    controls[stratum[cell], gene] += value
         for index in range(n):
             used = 0
             for mine in range(first[index], first[index + 1]):
@@ -138,4 +147,4 @@ def paired_differences(
                 apart = difference[:used] - effect[index, gene]
                 variance[index, gene] = (weights[:used] * apart**2).sum() / (used - 1)
             pairs[index, gene] = used
-    return effect, variance, pairs, weight, totals, squares
+    return effect, variance, pairs, weight, totals, controls, squares

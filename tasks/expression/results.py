@@ -15,11 +15,16 @@ Rows = Sequence[int] | np.ndarray
 
 
 class Tested(NamedTuple):
-    """Some perturbations' tests, float64 (n_rows, n_genes) each; NaN where none was done."""
+    """Some perturbations' tests, float64 (n_rows, n_genes) each; NaN where none was done.
+
+    ``side`` is above 0 where the perturbed cells have more by the test's own statistic, below 0 where they
+    have less.
+    """
 
     statistic: np.ndarray
     p_value: np.ndarray
     log10_p_value: np.ndarray
+    side: np.ndarray
 
 
 class Results(Protocol):
@@ -29,24 +34,49 @@ class Results(Protocol):
         """Mean expression of groups, float64 (len(rows), n_genes)."""
         ...
 
+    def control_means(self, rows: Rows) -> np.ndarray:
+        """Mean expression of the controls that groups are compared with, float64 (len(rows), n_genes)."""
+        ...
+
     def tests(self, rows: np.ndarray, measured: np.ndarray) -> Tested:
         """Tests of perturbations on the genes that ``measured``, bool (len(rows), n_genes), lets pass."""
         ...
 
 
 class RankSumResults:
-    """Rank-sum tests, pooled or stratified: done gene by gene, so that blocks hold their p-values."""
+    """Rank-sum tests: done gene by gene, so that blocks hold their p-values.
 
-    def __init__(self, blocks: Sequence[BlockFile]):
-        self._blocks = blocks
+    ``sizes`` are the groups' numbers of cells, int64 (n + 1,), controls last.
+    """
+
+    def __init__(self, blocks: Sequence[BlockFile], sizes: np.ndarray):
+        self._blocks, self._sizes = blocks, sizes
 
     def means(self, rows: Rows) -> np.ndarray:
         """See `Results`."""
         return _joined(self._blocks, 3, rows)
 
+    def control_means(self, rows: Rows) -> np.ndarray:
+        """See `Results`; of all controls."""
+        mean = self.means([-1])
+        return np.broadcast_to(mean, (len(rows), mean.shape[1]))
+
     def tests(self, rows: np.ndarray, measured: np.ndarray) -> Tested:
         """See `Results`."""
-        return _masked([_joined(self._blocks, field, rows) for field in range(3)], measured)
+        u, *p_values = (_joined(self._blocks, field, rows) for field in range(3))
+        return _masked([u, *p_values, u - self._sizes[rows, None] * self._sizes[-1] / 2], measured)
+
+
+class StratifiedResults(RankSumResults):
+    """Rank-sum tests within batches."""
+
+    def control_means(self, rows: Rows) -> np.ndarray:
+        """See `Results`; of the controls in a group's batches, weighted as its cells are spread over them."""
+        return _joined(self._blocks, 5, rows)
+
+    def tests(self, rows: np.ndarray, measured: np.ndarray) -> Tested:
+        """See `Results`."""
+        return _masked([_joined(self._blocks, field, rows) for field in (0, 1, 2, 4)], measured)
 
 
 class PairedResults:
@@ -59,6 +89,10 @@ class PairedResults:
     def means(self, rows: Rows) -> np.ndarray:
         """See `Results`."""
         return _joined(self._blocks, 4, rows)
+
+    def control_means(self, rows: Rows) -> np.ndarray:
+        """See `Results`; of the controls in a group's batches, weighted as its cells are spread over them."""
+        return _joined(self._blocks, 5, rows)
 
     def shifts(self, rows: np.ndarray, measured: np.ndarray) -> np.ndarray:
         """Median log2 difference over a perturbation's genes, float64 (len(rows),); 0 without any."""
@@ -80,7 +114,8 @@ class PairedResults:
             )
             for row in range(len(rows))
         ]
-        return Tested(*(np.stack(column) for column in zip(*tested, strict=True)))
+        t, *p_values = (np.stack(column) for column in zip(*tested, strict=True))
+        return Tested(t, *p_values, side=t)
 
 
 class RegressionResults:
@@ -93,9 +128,13 @@ class RegressionResults:
         """See `Results`."""
         return self._paired.means(rows)
 
+    def control_means(self, rows: Rows) -> np.ndarray:
+        """See `Results`."""
+        return self._paired.control_means(rows)
+
     def tests(self, rows: np.ndarray, measured: np.ndarray) -> Tested:
         """See `Results`."""
-        return _masked([_joined(self._blocks, field, rows) for field in range(3)], measured)
+        return _masked([_joined(self._blocks, field, rows) for field in (0, 1, 2, 0)], measured)
 
 
 def _joined(blocks: Sequence[BlockFile], field: int, rows: Rows) -> np.ndarray:

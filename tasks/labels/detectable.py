@@ -126,7 +126,7 @@ def with_detectable(
     Parameters
     ----------
     tests
-        Each perturbation's name and tests, with ``n_pert, n_control, p_adj``.
+        Each perturbation's name and tests, with ``n_pert, n_control_effective, p_adj``.
     umis
         Expected UMIs in a cell for each row of a perturbation's tests.
     family
@@ -136,7 +136,8 @@ def with_detectable(
     """
     for name, rows in tests:
         alpha = (family or Family.of(rows["p_adj"], fdr=fdr)).needed_p(fdr=fdr)
+        cells = rows["n_pert"], rows["n_control_effective"]
         smallest = detectable_log2_fold_change(
-            rows["n_pert"], rows["n_control"], umis=umis(name, rows), alpha=alpha, dispersion=dispersion
+            *cells, umis=umis(name, rows), alpha=alpha, dispersion=dispersion
         )
         yield name, rows.assign(detectable_log2_fold_change=smallest)

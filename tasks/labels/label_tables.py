@@ -55,10 +55,12 @@ def make_labels(
     Parameters
     ----------
     tests
-        Each perturbation's name and tests: ``gene, log2_fold_change, p_value, p_adj, log10_p_value`` and,
-        with ``detectable``, ``detectable_log2_fold_change``. A missing p-value is a pair that was not tested.
+        Each perturbation's name and tests: ``gene, log2_fold_change, direction, p_value, p_adj,
+        log10_p_value`` and, with ``detectable``, ``detectable_log2_fold_change``. A missing p-value is a pair
+        that was not tested.
     fdr, min_log2_fold_change
-        A pair is 1 when its adjusted p is below ``fdr`` and its |log2 fold change| reaches the minimum.
+        A pair is 1 when its adjusted p is below ``fdr`` and its |log2 fold change| reaches the minimum, on
+        the side where the test's own statistic lies (`tasks.expression.calibration.called`).
     negative_min_p
         Only pairs with an unadjusted p of at least this may be drawn as 0; what lies between is left out.
     detectable

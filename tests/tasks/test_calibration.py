@@ -12,13 +12,15 @@ RULE = {"fdr": 0.05, "min_log2_fold_change": 0.25}
 def made_up(seed=0, n=400):
     rng = np.random.default_rng(seed)
     p_value = rng.random(n) ** 3
+    fold_change = rng.normal(0, 1, n)
     return pd.DataFrame(
         {
             "pert": pd.Categorical([f"P{i % 8}" for i in range(n)]),
             "gene": pd.Categorical([f"G{i // 8}" for i in range(n)]),
             "mean_pert": rng.integers(0, 2, n).astype(float),
             "mean_control": rng.integers(0, 2, n).astype(float),
-            "log2_fold_change": rng.normal(0, 1, n),
+            "log2_fold_change": fold_change,
+            "direction": np.sign(fold_change).astype(int),
             "p_value": p_value,
             "p_adj": np.minimum(1, p_value * 5),
         }
@@ -31,7 +33,15 @@ def by_perturbation(tests):
 
 def test_a_call_needs_both_the_adjusted_p_and_the_fold_change():
     tests = pd.DataFrame({"p_adj": [0.049, 0.05, 0.049, 0.0], "log2_fold_change": [0.25, 9.0, -0.25, 0.249]})
+    tests["direction"] = [1, 1, -1, 1]
     assert called(tests, **RULE).tolist() == [True, False, True, False]
+
+
+def test_a_call_needs_test_and_fold_change_on_the_same_side():
+    # Most cells have more, but a few controls have so much that their mean is higher.
+    tests = pd.DataFrame({"p_adj": 1e-9, "log2_fold_change": [1.0, -1.0, 1.0, -1.0, 1.0]})
+    tests["direction"] = pd.array([1, 1, 0, -1, None], "Int8")
+    assert called(tests, **RULE).tolist() == [True, False, False, True, False]
 
 
 def test_what_is_said_of_false_perturbations_is_counted_by_hand():

@@ -90,9 +90,8 @@ def test_families_add_up():
 
 
 def test_each_perturbation_is_judged_by_its_own_cells_library_and_tests():
-    rows = pd.DataFrame(
-        {"n_pert": 80, "n_control": 900, "mean_control": [0.5, 5.0, 50.0], "p_adj": [0.001, 0.9, np.nan]}
-    )
+    rows = pd.DataFrame({"mean_control": [0.5, 5.0, 50.0], "p_adj": [0.001, 0.9, np.nan]})
+    rows = rows.assign(n_pert=80, n_control_effective=900)
     umis = gene_umis({"P": 2000.0, "Q": 500.0})
     made = dict(with_detectable([("P", rows), ("Q", rows)], umis, fdr=0.05))
     for name, library in (("P", 2000.0), ("Q", 500.0)):

@@ -22,7 +22,7 @@ from tests.screens import CONTROL, gene_names, make_store, random_counts, random
 
 N_CELLS, N_GENES = 600, 30
 NAMES = ["P0", "P1", "P2", "P3", "P4"]
-P_VALUES = ["u_statistic", "p_value", "p_adj", "log10_p_value"]
+P_VALUES = ["u_statistic", "p_value", "p_adj", "log10_p_value", "direction"]
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_what_was_not_tested_is_null_in_the_file_and_not_nan(screen, tmp_path, c
 
 def test_what_was_not_tested_is_neither_1_nor_0(screen, tmp_path, client):
     path = table_of(screen, tmp_path, client, filters=GeneFilters(0.2))
-    columns = ["gene", "log2_fold_change", "p_value", "p_adj", "log10_p_value"]
+    columns = ["gene", "log2_fold_change", "direction", "p_value", "p_adj", "log10_p_value"]
     made = make_labels(read_by_perturbation(path, columns), negatives=10_000, negative_min_p=0.0)
     tests = read_frame(path).astype({"pert": str, "gene": str})
     joined = made.de.merge(tests, on=["pert", "gene"], validate="one_to_one")
@@ -110,6 +110,7 @@ def test_what_was_not_tested_is_not_counted_in_the_calibration():
             "mean_pert": [1.0, 1, 1, 0],
             "mean_control": [1.0, 1, 1, 0],
             "log2_fold_change": 1.0,
+            "direction": 1,
             "p_value": [0.01, 0.5, np.nan, 1.0],
             "p_adj": [0.02, 0.5, np.nan, 1.0],
         }

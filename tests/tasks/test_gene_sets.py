@@ -230,7 +230,7 @@ def test_stratified_rank_sums_are_weighted_sums_of_the_batches():
     values, group, stratum = rng.integers(0, 9, 400) / 2, rng.integers(0, 4, 400), rng.integers(0, 3, 400)
     group[(stratum == 2) & (group == 3)] = 0
     sizes = np.stack([np.bincount(group[stratum == one], minlength=4) for one in range(3)])
-    u, z, _ = stratified_rank_sums(values, group, stratum=stratum, sizes=sizes)
+    u, z, *_ = stratified_rank_sums(values, group, stratum=stratum, sizes=sizes)
     for one in range(3):
         above, variance, won = 0.0, 0.0, 0.0
         for batch in (0, 1):

@@ -30,6 +30,7 @@ def made_up_tests(n_perturbations=24, n_genes=60, *, seed=0, strong=0.3):
 
 
 def make_labels(tests, **rule):
+    tests = tests.assign(direction=tests.get("direction", np.sign(tests["log2_fold_change"])))
     return label_tables.make_labels(tests.astype({"pert": str}).groupby("pert"), **rule)
 
 

@@ -118,12 +118,13 @@ def test_with_equal_libraries_a_pairs_effect_over_its_error_is_scipys_paired_t()
     groups = CellGroups.make(["A"], group, np.full(len(group), 50.0)).within(pd.Series(batch))
     profiles = Profiles.of(groups)
     columns = sparse.csc_matrix(counts)
-    effect, variance, pairs, weight, totals, squares = paired_differences(
+    effect, variance, pairs, weight, totals, controls, squares = paired_differences(
         columns.indptr.astype(np.int64),
         columns.indices.astype(np.int32),
         counts=columns.data.astype(np.uint32),
         group=groups.group,
         library=groups.library,
+        stratum=groups.stratum,
         profile=profiles.profile,
         first=profiles.first,
         batch=profiles.batch,
@@ -138,6 +139,8 @@ def test_with_equal_libraries_a_pairs_effect_over_its_error_is_scipys_paired_t()
     np.testing.assert_allclose(effect / np.sqrt(variance / weight), expected.statistic[None], rtol=1e-10)
     assert (pairs == batches).all()
     np.testing.assert_allclose(totals, [counts[group == g].sum(axis=0) / 50 for g in (0, 1)])
+    by_batch = [counts[(group == 1) & (batch == b)].sum(axis=0) / 50 for b in range(batches)]
+    np.testing.assert_allclose(controls, by_batch)
     np.testing.assert_allclose(squares, ((counts[group == 1] / 50) ** 2).sum(axis=0))
 
 

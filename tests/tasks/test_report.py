@@ -41,6 +41,7 @@ def de_tests(perturbations=8, genes=60, seed=0):
             "mean_pert": 1.0,
             "mean_control": 1.0,
             "log2_fold_change": fold_change,
+            "direction": np.sign(fold_change),
             "log10_p_value": np.log10(np.maximum(p_value, 1e-320)),
             "u_statistic": 0.0,
             "p_value": p_value,
@@ -316,6 +317,7 @@ def test_volcano_shows_the_perturbations_asked_for():
 
 def test_strongest_perturbations_have_the_most_de_genes():
     tests = pd.DataFrame({"pert": list("aabbcc"), "gene": list("xyxyxy"), "log2_fold_change": 1.0})
+    tests["direction"] = 1
     tests["p_adj"] = [0.01, 1, 0.01, 0.01, 0.01, 1]
     assert strongest_perturbations(tests, most=2, **RULE) == ["b", "a"]
     tests.loc[3, "log2_fold_change"] = 0.05

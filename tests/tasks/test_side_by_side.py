@@ -16,11 +16,13 @@ def made_up(seed, n=300):
     rng = np.random.default_rng(seed)
     p_value = rng.random(n) ** 5
     p_value[rng.random(n) < 0.15] = np.nan
+    fold_change = rng.normal(0, 0.5, n)
     return pd.DataFrame(
         {
             "pert": [f"P{i % 5}" for i in range(n)],
             "gene": [f"G{i // 5}" for i in range(n)],
-            "log2_fold_change": rng.normal(0, 0.5, n),
+            "log2_fold_change": fold_change,
+            "direction": np.sign(fold_change),
             "mean_pert": 1.0,
             "mean_control": 1.0,
             "p_value": p_value,

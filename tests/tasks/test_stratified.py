@@ -8,17 +8,18 @@ import pytest
 from scipy import sparse
 from scipy.stats import norm, rankdata
 
+from tasks.expression.blocks import batch_means
 from tasks.expression.groups import CellGroups
 from tasks.expression.kernels import rank_sum_block, stratified_block
 from tasks.expression.p_values import rank_sum_p, stratified_p
 
 
 def within_batches(counts, group, batch, library):
-    """U, p, log10 p (n_groups, n_genes) and totals; the last group is the controls."""
+    """U, p, log10 p (n_groups, n_genes), totals, the controls' by batch; the last group is the controls."""
     columns = sparse.csc_matrix(counts)
     groups = CellGroups.make([f"P{i}" for i in range(group.max())], group, library)
     groups = groups.within(pd.Series(batch))
-    u, z, totals = stratified_block(
+    u, z, totals, controls = stratified_block(
         columns.indptr.astype(np.int64),
         columns.indices.astype(np.int32),
         columns.data.astype(np.uint32),
@@ -27,7 +28,7 @@ def within_batches(counts, group, batch, library):
         groups.library,
         groups.sizes_by_stratum(),
     )
-    return u, *stratified_p(z), totals
+    return u, *stratified_p(z), totals, controls
 
 
 def van_elteren(value, perturbed, control, batch):
@@ -62,7 +63,7 @@ def test_statistic_and_p_are_van_elterens(seed):
     # A perturbation that shares no batch with any control, and one that does in one batch only.
     group[(group == group.max()) & (batch == 0)] = -1
     batch[group == 0] = 0
-    u, p, log10_p, _ = within_batches(counts, group, batch, library)
+    u, p, log10_p, _, controls = within_batches(counts, group, batch, library)
     for one in range(group.max()):
         for gene in range(counts.shape[1]):
             value = counts[:, gene] / library
@@ -71,6 +72,9 @@ def test_statistic_and_p_are_van_elterens(seed):
             assert p[one, gene] == pytest.approx(expected[1], rel=1e-10)
     assert (p[0] == 1).all()
     np.testing.assert_allclose(log10_p, np.log10(p), rtol=1e-9, atol=1e-12)
+    for one in np.unique(batch):
+        mine = (group == group.max()) & (batch == one)
+        np.testing.assert_allclose(controls[one], (counts[mine] / library[mine, None]).sum(axis=0))
 
 
 def test_one_batch_gives_the_plain_u():
@@ -96,6 +100,31 @@ def test_cell_order_and_names_of_batches_change_nothing():
         np.testing.assert_allclose(moved[1], first[1], rtol=1e-12)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_fold_change_is_against_the_controls_of_the_same_batches(seed):
+    counts, group, batch, library = screen(seed)
+    group[(group == 0) & (batch == 2)] = -1
+    groups = CellGroups.make(["A", "B", "C", "D"], group, library).within(pd.Series(batch))
+    controls = within_batches(counts, group, batch, library)[4]
+    values = counts / library[:, None]
+    for one in range(4):
+        # Every perturbed cell stands for the mean of the controls of its own batch.
+        of_cell = [values[(group == 4) & (batch == b)].mean(axis=0) for b in batch[group == one]]
+        np.testing.assert_allclose(batch_means(controls, groups)[one], np.mean(of_cell, axis=0), rtol=1e-12)
+
+
+def test_controls_of_other_batches_are_neither_counted_nor_worth_anything():
+    group = np.array([0] * 8 + [1] * 2 + [2] * 95)
+    batch = np.array([0] * 8 + [1, 0] + [0] * 5 + [1] * 30 + [2] * 60)
+    groups = CellGroups.make(["A", "B"], group, np.ones(len(group)))
+    for pooled in groups.controls_compared():
+        np.testing.assert_array_equal(pooled, [95, 95])
+    n_control, effective = groups.within(pd.Series(batch)).controls_compared()
+    np.testing.assert_array_equal(n_control, [5, 35])
+    # A's cells are in one batch. B's say 5 / 6 and 30 / 31, together 1.801: 18.1 controls of 2 cells' batch.
+    np.testing.assert_allclose(effective, [5, 2 * (5 / 6 + 30 / 31) / (2 - 5 / 6 - 30 / 31)])
+
+
 def test_a_shift_of_a_whole_batch_is_not_taken_for_an_effect():
     rng = np.random.default_rng(3)
     batch = rng.integers(0, 2, 4000)
@@ -109,6 +138,6 @@ def test_a_shift_of_a_whole_batch_is_not_taken_for_an_effect():
     sizes = np.bincount(group[group >= 0]).astype(np.int64)
     u, ties, _ = rank_sum_block(*pieces, group.astype(np.int32), library, sizes)
     pooled, _ = rank_sum_p(u, ties, n_pert=sizes[:-1, None], n_control=sizes[-1])
-    _, within, _, _ = within_batches(counts, group, batch, library)
+    _, within, *_ = within_batches(counts, group, batch, library)
     assert (pooled < 0.05).mean() > 0.9
     assert 0.02 < (within < 0.05).mean() < 0.09
