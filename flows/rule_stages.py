@@ -63,10 +63,16 @@ def agreement_stage(
             empty = pd.DataFrame(0, index=range(len(names)), columns=["guides_compared", *COUNTS])
             write_table(target, empty.assign(perturbation=names), settings)
             return {"agreement.parquet": len(names), "guides": 0}
-        cells = opened.cells("perturbation", "guide", "control", "library_size")
-        usable = tested_cells(opened, expression, quality)
+        by_batch = expression.test != "wilcoxon" and opened.has_column("batch")
+        batch = ("batch",) if by_batch else ()
+        cells = opened.cells("perturbation", "guide", "control", "library_size", *batch)
         groups = guide_groups(
-            cells, names, usable=usable, min_cells=options.guide_cells, normalise=expression.normalise
+            cells,
+            names,
+            usable=tested_cells(opened, expression, quality),
+            min_cells=options.guide_cells,
+            normalise=expression.normalise,
+            by_batch=by_batch,
         )
         blocks = folder / ".blocks"
         table, ledger = guide_agreement(

@@ -10,17 +10,18 @@ import numpy as np
 import pandas as pd
 from distributed import Client
 
-from storage.screens import Screen
+from storage.screens import GeneBlock, Screen
 from tasks.expression.blocks import (
     BlockLedger,
     GeneSpan,
     Unit,
+    batch_means,
     gene_spans,
     run_blocks,
     shared,
     write_block,
 )
-from tasks.expression.groups import divisors
+from tasks.expression.groups import CellGroups, divisors
 
 #: What is counted for each perturbation, in the order of a block's rows.
 COUNTS = ("de_compared", "de_agree", "not_de_compared", "not_de_agree")
@@ -34,18 +35,12 @@ class GuideGroups:
     ----------
     owner
         int64 (n_guides,): number of each guide's perturbation, ascending.
-    group
-        int32 (n_cells,): 0 to n_guides - 1, n_guides for controls, -1 for cells left out.
-    divisor
-        float64 (n_cells,): what counts are divided by.
-    sizes
-        int64 (n_guides + 1,): cells of each guide, controls last.
+    cells
+        The guides as groups, with strata where they are compared within batches.
     """
 
     owner: np.ndarray
-    group: np.ndarray
-    divisor: np.ndarray
-    sizes: np.ndarray
+    cells: CellGroups
 
 
 def guide_groups(
@@ -55,37 +50,37 @@ def guide_groups(
     usable: np.ndarray,
     min_cells: int = 10,
     normalise: str = "library",
+    by_batch: bool = False,
 ) -> GuideGroups:
     """Group cells by perturbation and guide; guides with fewer than ``min_cells`` usable cells are left out.
 
     Parameters
     ----------
     cells
-        ``perturbation`` and ``guide`` (categorical), ``control`` and ``library_size`` of each cell.
+        ``perturbation`` and ``guide`` (categorical), ``control`` and ``library_size`` of each cell, and
+        ``batch``.
     usable
         bool (n_cells,): cells that were tested.
     normalise
         ``library``: compared value = UMI count / library size; ``none``: the count itself.
+    by_batch
+        Compare guides with the controls of their batches, as the test did.
     """
     control = cells["control"].to_numpy(bool)
     pert = pd.Categorical(cells["perturbation"], categories=list(perturbations)).codes.astype(np.int64)
     guide = cells["guide"].cat.codes.to_numpy(np.int64)
     used = np.flatnonzero(usable & ~control & (pert >= 0))
     n_guides = len(cells["guide"].cat.categories)
-    pairs, pair_of_cell, sizes = np.unique(
-        pert[used] * n_guides + guide[used], return_inverse=True, return_counts=True
-    )
+    codes = pert[used] * n_guides + guide[used]
+    pairs, pair_of_cell, sizes = np.unique(codes, return_inverse=True, return_counts=True)
     kept = sizes >= min_cells
     number = np.where(kept, np.cumsum(kept) - 1, -1).astype(np.int32)
     group = np.full(len(cells), -1, np.int32)
     group[used] = number[pair_of_cell]
     group[control & usable] = kept.sum()
-    return GuideGroups(
-        pairs[kept] // n_guides,
-        group,
-        divisors(cells, normalise=normalise),
-        np.append(sizes[kept], (control & usable).sum()).astype(np.int64),
-    )
+    names = [str(pair) for pair in pairs[kept]]
+    groups = CellGroups.make(names, group, divisors(cells, normalise=normalise))
+    return GuideGroups(pairs[kept] // n_guides, groups.within(cells["batch"]) if by_batch else groups)
 
 
 def guide_agreement(
@@ -100,7 +95,7 @@ def guide_agreement(
     """Count the pairs on which all guides of a perturbation lie on the same side of the controls.
 
     Compared are perturbations with two or more guides. A guide's side is the sign of its mean minus the
-    controls' mean; a guide with just the controls' mean agrees with none.
+    mean of the controls that it is compared with; a guide with just their mean agrees with none.
 
     Parameters
     ----------
@@ -132,10 +127,7 @@ def guide_agreement(
 
 def agreement_block(span: GeneSpan, groups: GuideGroups, *, calls: np.ndarray) -> Path:
     """Count one block of genes; writes int64 (4, n_perturbations), rows as in `COUNTS`."""
-    sums = _sums_by_group(span, groups)
-    sizes = groups.sizes
-    # Multiplied out, equal means of whole counts stay equal.
-    side = np.sign(sums[:, :-1] * sizes[-1] - sums[:, -1:] * sizes[:-1]).astype(np.int64)
+    sums, side = _sums_and_sides(span.read(), groups.cells)
     starts = np.flatnonzero(np.diff(groups.owner, prepend=-1))
     perturbation, n_guides = groups.owner[starts], np.diff(np.append(starts, len(groups.owner)))
     several = n_guides > 1
@@ -151,16 +143,28 @@ def agreement_block(span: GeneSpan, groups: GuideGroups, *, calls: np.ndarray) -
     return span.target
 
 
-def _sums_by_group(span: GeneSpan, groups: GuideGroups) -> np.ndarray:
-    """Sums of the compared value, float64 (n_genes, n_guides + 1), controls last."""
-    block = span.read()
-    n = len(groups.sizes)
+def _sums_and_sides(block: GeneBlock, groups: CellGroups) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of the compared value, float64 (n_genes, n_guides + 1), controls last; guides' sides, int64."""
     gene = np.repeat(np.arange(block.n_genes), np.diff(block.starts))
     group = groups.group[block.cells]
-    kept = group >= 0
-    value = block.counts[kept] / groups.divisor[block.cells[kept]]
-    sums = np.bincount(gene[kept] * n + group[kept], value, minlength=block.n_genes * n)
-    return sums.reshape(block.n_genes, n)
+    value = block.counts / groups.library[block.cells]
+    n, sizes = len(groups.sizes), groups.sizes
+    sums = _summed(gene, group, value, where=group >= 0, shape=(block.n_genes, n))
+    # Multiplied out, equal means of whole counts stay equal.
+    difference = sums[:, :-1] * sizes[-1] - sums[:, -1:] * sizes[:-1]
+    if groups.stratum is not None:
+        batch, shape = groups.stratum[block.cells], (block.n_genes, int(groups.stratum.max()) + 1)
+        controls = _summed(gene, batch, value, where=group == n - 1, shape=shape)
+        difference = sums[:, :-1] - batch_means(controls.T, groups).T * sizes[:-1]
+    return sums, np.sign(difference).astype(np.int64)
+
+
+def _summed(
+    gene: np.ndarray, column: np.ndarray, value: np.ndarray, *, where: np.ndarray, shape: tuple[int, int]
+) -> np.ndarray:
+    """Sums of values by gene and column."""
+    cell = gene[where] * shape[1] + column[where]
+    return np.bincount(cell, value[where], minlength=shape[0] * shape[1]).reshape(shape)
 
 
 def agreement_summary(table: pd.DataFrame) -> dict[str, float]:

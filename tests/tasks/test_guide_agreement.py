@@ -27,35 +27,47 @@ def arrays():
     return counts, names, guide
 
 
+def batches(names, guide):
+    """Batches over which guides and controls are not spread alike."""
+    rng = np.random.default_rng(4)
+    mostly = np.where(names == CONTROL, 0, np.array([int(one[-1]) for one in guide]) % 3)
+    return np.where(rng.random(N_CELLS) < 0.5, mostly, rng.integers(0, 3, N_CELLS)).astype(str)
+
+
 def called(names):
     rng = np.random.default_rng(9)
     return rng.choice(np.array([1, 0, -1], np.int8), (len(names), N_GENES), p=[0.3, 0.6, 0.1])
 
 
-def counted(store, client, folder, *, usable=None, min_cells=10, normalise="library"):
+def counted(store, client, folder, *, usable=None, min_cells=10, normalise="library", by_batch=False):
     screen = Screen(store)
     names = [f"P{i}" for i in range(N_PERT)]
-    cells = screen.cells("perturbation", "guide", "control", "library_size")
+    cells = screen.cells("perturbation", "guide", "control", "library_size", "batch")
     usable = np.ones(len(cells), bool) if usable is None else usable
-    groups = guide_groups(cells, names, usable=usable, min_cells=min_cells, normalise=normalise)
+    how = {"min_cells": min_cells, "normalise": normalise, "by_batch": by_batch}
+    groups = guide_groups(cells, names, usable=usable, **how)
     blocks = folder / ".blocks"
     return guide_agreement(store, groups, calls=called(names), blocks_folder=blocks, client=client)
 
 
-def by_pandas(usable, min_cells, normalise):
+def by_pandas(usable, min_cells, normalise, by_batch):
     """The same counts, perturbation by perturbation and gene by gene."""
     counts, names, guide = arrays()
     library = np.maximum(counts.sum(axis=1, keepdims=True), 1)
     values = pd.DataFrame(counts / library if normalise == "library" else counts)[usable]
+    batch = batches(names, guide)[usable] if by_batch else np.zeros(usable.sum())
     names, guide = names[usable], guide[usable]
+    of_batch = values[names == CONTROL].groupby(batch[names == CONTROL]).mean()
+    # A cell is held against the controls of its batch.
+    against = values - of_batch.loc[batch].to_numpy()
     control = values[names == CONTROL].mean()
     rows = []
     for name, calls in zip([f"P{i}" for i in range(N_PERT)], called(range(N_PERT)), strict=True):
-        grouped = values[names == name].groupby(guide[names == name])
+        grouped = against[names == name].groupby(guide[names == name])
         means = grouped.mean()[grouped.size() >= min_cells]
         row = dict.fromkeys(COUNTS, 0) | {"guides_compared": len(means)}
         if len(means) > 1:
-            agree = (means > control).all() | (means < control).all()
+            agree = (means > 0).all() | (means < 0).all()
             not_de = (calls == 0) & (control > 0)
             row |= {
                 "de_compared": (calls == 1).sum(),
@@ -70,16 +82,18 @@ def by_pandas(usable, min_cells, normalise):
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     counts, names, guide = arrays()
-    return make_store(tmp_path_factory.mktemp("guides"), counts, names, guide=guide)
+    return make_store(
+        tmp_path_factory.mktemp("guides"), counts, names, guide=guide, batch=batches(names, guide)
+    )
 
 
 @pytest.mark.parametrize("normalise", ["library", "none"])
-@pytest.mark.parametrize("min_cells", [1, 10, 60])
-def test_counts_are_those_of_pandas(store, client, tmp_path, monkeypatch, normalise, min_cells):
+@pytest.mark.parametrize(("min_cells", "by_batch"), [(1, False), (10, False), (60, False), (10, True)])
+def test_counts_are_those_of_pandas(store, client, tmp_path, monkeypatch, normalise, min_cells, by_batch):
     whole = Screen.gene_blocks
     monkeypatch.setattr(Screen, "gene_blocks", lambda self: whole(self, most_genes=7))
     usable = np.random.default_rng(0).random(N_CELLS) < 0.9
-    how = {"usable": usable, "min_cells": min_cells, "normalise": normalise}
+    how = {"usable": usable, "min_cells": min_cells, "normalise": normalise, "by_batch": by_batch}
     table, ledger = counted(store, client, tmp_path, **how)
     assert ledger.requested == ledger.done == 4
     pd.testing.assert_frame_equal(table, by_pandas(**how), check_dtype=False)
@@ -92,7 +106,8 @@ def test_counts_are_those_of_pandas(store, client, tmp_path, monkeypatch, normal
 def test_the_order_of_cells_changes_nothing(store, client, tmp_path):
     counts, names, guide = arrays()
     order = np.random.default_rng(1).permutation(N_CELLS)
-    shuffled = make_store(tmp_path / "b", counts[order], names[order], guide=guide[order])
+    columns = {"guide": guide[order], "batch": batches(names, guide)[order]}
+    shuffled = make_store(tmp_path / "b", counts[order], names[order], **columns)
     one, other = (counted(s, client, tmp_path / p)[0] for s, p in ((store, "x"), (shuffled, "y")))
     pd.testing.assert_frame_equal(one, other)
 

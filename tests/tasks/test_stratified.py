@@ -8,10 +8,16 @@ import pytest
 from scipy import sparse
 from scipy.stats import norm, rankdata
 
+from storage.screens import Screen
+from storage.tables import read_frame
 from tasks.expression.blocks import batch_means
+from tasks.expression.compare import compare_expression
+from tasks.expression.designs import ComparisonPlan, screen_design
 from tasks.expression.groups import CellGroups
 from tasks.expression.kernels import rank_sum_block, stratified_block
 from tasks.expression.p_values import rank_sum_p, stratified_p
+from tasks.labels.label_tables import make_labels
+from tests.screens import CONTROL, make_store
 
 
 def within_batches(counts, group, batch, library):
@@ -111,6 +117,33 @@ def test_a_fold_change_is_against_the_controls_of_the_same_batches(seed):
         # Every perturbed cell stands for the mean of the controls of its own batch.
         of_cell = [values[(group == 4) & (batch == b)].mean(axis=0) for b in batch[group == one]]
         np.testing.assert_allclose(batch_means(controls, groups)[one], np.mean(of_cell, axis=0), rtol=1e-12)
+
+
+def test_labels_are_up_where_genes_went_up_also_where_batches_differ(tmp_path, client):
+    rng = np.random.default_rng(0)
+    perturbation = np.array([CONTROL] * 1000 + [f"P{i}" for i in range(8) for _ in range(100)])
+    # Perturbed cells are mostly in batch b, control cells mostly in batch a.
+    batch = np.where(rng.random(1800) < np.where(perturbation == CONTROL, 0.1, 0.9), "b", "a")
+    rate = np.full((1800, 60), 1.0)
+    # Twenty genes are higher in batch b; every perturbation brings three of them down.
+    rate[batch == "b", :20] *= 10
+    down = {f"P{i}": range(2 * i, 2 * i + 3) for i in range(8)}
+    for name, genes in down.items():
+        rate[np.ix_(perturbation == name, genes)] *= 0.4
+    names = [f"g{i}" for i in range(60)]
+    store = make_store(tmp_path, rng.poisson(rate), perturbation, genes=names, batch=batch)
+    cells = Screen(store).cells("perturbation", "batch", "control", "library_size")
+    plan = ComparisonPlan("stratified", "paired", 20, 0.0, "none")
+    design, _ = screen_design(cells, list(down), plan, usable=np.ones(1800, bool))
+    table = tmp_path / "tests.parquet"
+    places = {"blocks_folder": tmp_path / ".b", "table": table, "client": client, "recipe": {}}
+    compare_expression(store, design.groups, normalise="none", **places)
+    tests = read_frame(table).astype({"pert": str, "gene": str})
+    labels = make_labels(tests.groupby("pert"), seed=0).dir
+    planted = {(name, names[gene]) for name, genes in down.items() for gene in genes}
+    found = labels[[pair in planted for pair in zip(labels["pert"], labels["gene"], strict=True)]]
+    assert len(found) == len(planted)
+    assert (found["label"] == 0).all()
 
 
 def test_controls_of_other_batches_are_neither_counted_nor_worth_anything():
