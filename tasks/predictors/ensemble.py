@@ -12,8 +12,8 @@ import pandas as pd
 from pydantic import Field, field_validator
 
 from storage.errors import InputError
-from tasks.predictors.arrays import part_of_state
-from tasks.predictors.options import Options, Value
+from tasks.predictors.arrays import options_from_state, options_state, part_of_state
+from tasks.predictors.options import TrainingOptions, Value
 from tasks.predictors.prior import PriorPredictor
 from tasks.predictors.protocol import OWN, TASKS, Context, Predictor, checked_tables, checked_task
 from tasks.predictors.splits import rows_of_perturbations
@@ -24,8 +24,8 @@ from tasks.predictors.stacking.ensemble_weights import Blend
 RATE = PriorPredictor
 
 
-class EnsembleOptions(Options):
-    """Who is weighed, and on how many perturbations."""
+class EnsembleOptions(TrainingOptions):
+    """Who is weighed, on how many perturbations, and where members that can use a GPU are trained."""
 
     members: str = Field(
         "kernel,stack",
@@ -80,6 +80,9 @@ class EnsemblePredictor(Predictor):
 
     def __init__(self, /, **options: Value):
         super().__init__(**options)
+        members = [self._member_type(name)() for name in self.options.names]
+        self.uses_device = any(member.uses_device for member in members)
+        self.reads_cells = any(member.reads_cells for member in members)
         self._rate: PriorPredictor | None = None
         self._members: list[Predictor] = []
         self._blends: dict[str, Blend] = {}
@@ -89,16 +92,21 @@ class EnsemblePredictor(Predictor):
         tables = checked_tables(tables)
         held = self._held_out(tables, context.seed)
         outside = {task: rows[~rows_of_perturbations(rows, held)] for task, rows in tables.items()}
-        empty = [task for task, rows in outside.items() if not (rows["source"] == OWN).any()]
-        if empty:
-            raise InputError("ensemble", [f"{', '.join(empty)}: too few perturbations to hold any out"])
+        outside = {task: rows for task, rows in outside.items() if (rows["source"] == OWN).any()}
+        if not outside:
+            raise InputError("ensemble", ["too few perturbations to hold any out"])
         self._fit_members(outside, context, "members, for their weights")
         self._blends = {}
-        for task, rows in tables.items():
-            asked = rows[rows_of_perturbations(rows, held)]
-            scores = self._scores(task, asked[["pert", "gene"]])
-            self._blends[task] = Blend.fit(scores, asked["label"].to_numpy())
+        for task in outside:
+            asked = tables[task][rows_of_perturbations(tables[task], held)]
+            if len(asked):
+                scores = self._scores(task, asked[["pert", "gene"]])
+                self._blends[task] = Blend.fit(scores, asked["label"].to_numpy())
         self._fit_members(tables, context, "members")
+        for task in tables.keys() - self._blends.keys():
+            # The few perturbations of this task are all held out, or none of them.
+            own = tables[task][tables[task]["source"] == OWN]
+            self._blends[task] = Blend.even(self._scores(task, own[["pert", "gene"]]))
         return self
 
     def predict(self, task: str, pairs: pd.DataFrame) -> np.ndarray:
@@ -108,16 +116,14 @@ class EnsemblePredictor(Predictor):
 
     def further_inputs(self, knowledge: Path) -> dict[str, str]:
         """Digests of what the members read."""
-        from tasks.predictors.registry import make_predictor
-
         digests = {}
         for name in self.options.names:
-            digests |= make_predictor(name).further_inputs(knowledge)
+            digests |= self._member_type(name)().further_inputs(knowledge)
         return digests
 
     def state(self) -> dict[str, np.ndarray]:
         """Return the options, the weights, and each member's arrays under a name of its own."""
-        state = {name: np.array(value) for name, value in self.parameters().items()}
+        state = options_state(self.parameters())
         for number, member in enumerate([self._rate, *self._members]):
             state |= {f"member{number}/{name}": values for name, values in member.state().items()}
         for task, blend in self._blends.items():
@@ -127,10 +133,8 @@ class EnsemblePredictor(Predictor):
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
         """Build the fitted predictor from its arrays."""
-        from tasks.predictors.registry import PREDICTORS
-
-        predictor = cls(members=state["members"].item(), held_out=state["held_out"].item())
-        types = [RATE, *(PREDICTORS[name] for name in predictor.options.names)]
+        predictor = cls(**options_from_state(state))
+        types = [RATE, *map(cls._member_type, predictor.options.names)]
         fitted = []
         for number, member_type in enumerate(types):
             fitted.append(member_type.from_state(part_of_state(f"member{number}/", state)))
@@ -144,15 +148,24 @@ class EnsemblePredictor(Predictor):
         """Weight of the gene's rate and of each member, per standard deviation of its scores."""
         return dict(zip(["rate", *self.options.names], self._blends[task].weights, strict=True))
 
-    def _fit_members(self, tables: Mapping[str, pd.DataFrame], context: Context, unit: str) -> None:
-        from tasks.predictors.registry import make_predictor
+    @staticmethod
+    def _member_type(name: str) -> type[Predictor]:
+        # The registry holds the ensemble too.
+        from tasks.predictors.registry import PREDICTORS
 
+        return PREDICTORS[name]
+
+    def _fit_members(self, tables: Mapping[str, pd.DataFrame], context: Context, unit: str) -> None:
         self._rate = RATE().fit(tables, context)
         self._members = []
         names = self.options.names
         for number, name in enumerate(names):
-            with_own_seed = replace(context, seed=context.seed + number)
-            self._members.append(make_predictor(name).fit(tables, with_own_seed))
+            # No member of one ensemble draws as a member of the next seed's does.
+            with_own_seed = replace(context, seed=context.seed * len(names) + number)
+            member = self._member_type(name)()
+            if member.uses_device:
+                member = self._member_type(name)(device=self.options.device)
+            self._members.append(member.fit(tables, with_own_seed))
             context.progress(unit, number + 1, len(names))
 
     def _scores(self, task: str, pairs: pd.DataFrame) -> np.ndarray:

@@ -17,7 +17,7 @@ from storage.tables import read_labels, write_table
 from tasks.knowledge.graph import KnowledgeGraph
 from tasks.knowledge.read import read_knowledge
 from tasks.predictors.protocol import OWN, Context, Predictor
-from tasks.predictors.registry import make_predictor, predictor_class
+from tasks.predictors.registry import make_predictor
 from tasks.predictors.resources import resources
 from tasks.predictors.validation import validation_figures, validation_scores
 
@@ -68,8 +68,10 @@ class FitRequest:
 
     def make(self) -> Predictor:
         """The unfitted predictor."""
-        device = {"device": self.device} if predictor_class(self.predictor).uses_device else {}
-        return make_predictor(self.predictor, **(device | dict(self.options)))
+        made = make_predictor(self.predictor, **self.options)
+        if not made.uses_device:
+            return made
+        return make_predictor(self.predictor, **({"device": self.device} | dict(self.options)))
 
 
 def fit(request: FitRequest, report: Report) -> tuple[Predictor, KnowledgeGraph]:

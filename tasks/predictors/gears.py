@@ -60,8 +60,8 @@ class GEARSPredictor(Predictor):
     title: ClassVar[str] = "GEARS on the cells of the training perturbations"
     options_type: ClassVar[type[GEARSOptions]] = GEARSOptions
     seeded: bool = True
-    uses_device: ClassVar[bool] = True
-    reads_cells: ClassVar[bool] = True
+    uses_device: bool = True
+    reads_cells: bool = True
 
     def __init__(self, /, **options: Value):
         super().__init__(**options)

@@ -102,8 +102,8 @@ class Predictor(ABC):
     title: ClassVar[str]
     options_type: ClassVar[type[Options]] = Options
     seeded: bool = False
-    uses_device: ClassVar[bool] = False
-    reads_cells: ClassVar[bool] = False
+    uses_device: bool = False
+    reads_cells: bool = False
     is_sized: ClassVar[bool] = False
 
     def __init__(self, /, **options: Value):

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from storage.errors import InputError
 from tasks.predictors.arrays import options_from_state, options_state
 from tasks.predictors.kernels.gene_kernels import ALL, GeneKernels
 from tasks.predictors.kernels.kernel_ridge import RidgeOptions
@@ -46,7 +45,8 @@ class StackPredictor(Predictor):
 
     Perturbations of the line are cut into folds; a fold's features come from the other folds' rows, as a
     test perturbation's come from the training rows. Other lines' rows are observations for all folds, each
-    line with features of its own, and never rows to be learnt from.
+    line with features of its own, and never rows to be learnt from. A task of which one perturbation only
+    is known gets the genes' rates.
 
     Parameters
     ----------
@@ -56,8 +56,7 @@ class StackPredictor(Predictor):
     Raises
     ------
     InputError
-        If an option is unknown or not allowed; from ``fit``, if the line itself has no rows or one
-        perturbation only.
+        If an option is unknown or not allowed; from ``fit``, if the line itself has no rows.
     """
 
     name: ClassVar[str] = "stack"
@@ -96,6 +95,9 @@ class StackPredictor(Predictor):
                     step=step,
                 )
                 own = rows[OWN].drop_duplicates(["pert", "gene"])
+                if own["pert"].nunique() < 2:
+                    self._boosted[task] = BoostedTrees(())
+                    continue
                 features = self._out_of_fold(task, own, context.seed, step)
             self._boosted[task] = BoostedTrees.fit(
                 features.to_numpy(dtype=np.float32),
@@ -157,8 +159,6 @@ class StackPredictor(Predictor):
         """Features of the training rows, each fold's from the other folds, in the rows' order."""
         perts, row = np.unique(rows["pert"].to_numpy(dtype=str), return_inverse=True)
         count = min(self.options.folds, len(perts))
-        if count < 2:
-            raise InputError("stack", [f"{task}: two training perturbations are needed; found {len(perts)}"])
         order = np.random.default_rng([seed, 3]).permutation(len(perts))
         fold = np.empty(len(perts), dtype=np.int64)
         fold[order] = np.arange(len(perts)) % count

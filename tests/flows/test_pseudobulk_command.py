@@ -50,6 +50,7 @@ def test_tests_side_by_side_are_tables_metrics_and_a_section_and_go_when_not_ask
     for test, name in (("wilcoxon", "tests"), ("pseudobulk", "tests-pseudobulk")):
         table = read_frame(out / f"{name}.parquet")
         called = (table["p_adj"] < 0.05) & (table["log2_fold_change"].abs() >= 0.1)
+        called &= np.sign(table["log2_fold_change"]) == table["direction"]
         assert summary.loc[test, "de_calls"] == called.sum() > 20
         assert summary.loc[test, "tests"] == table["p_value"].notna().sum()
     calibration = json.loads((out / "calibration.json").read_text())

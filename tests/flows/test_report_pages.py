@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from flows.options import LabelOptions
@@ -15,7 +16,7 @@ COLUMNS = ["pert", "gene", "mean_pert", "mean_control", "log2_fold_change", "p_v
 
 def write_tests(path, rows) -> None:
     frame = pd.DataFrame(rows, columns=COLUMNS).astype({"pert": "category", "gene": "category"})
-    frame.to_parquet(path, index=False)
+    frame.assign(direction=np.sign(frame["log2_fold_change"])).to_parquet(path, index=False)
 
 
 def test_calls_are_written_by_perturbation_smallest_p_first(tmp_path):

@@ -7,6 +7,7 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -33,6 +34,11 @@ QUICK = {
     "gat": {"hidden": 8, "max_epochs": 2, "min_epochs": 1},
     "genept": {"embedding_model": "tfidf", "n_factors": 4},
 }
+
+EACH_WITHOUT_CELLS = pytest.mark.parametrize(
+    ("name", "options"),
+    [*((name, {}) for name in PREDICTORS if name != "gears"), ("retrieval", {"form": "sampled"})],
+)
 
 
 def grouped_graph(n=64):
@@ -158,12 +164,15 @@ def test_other_lines_help_where_the_graph_knows_nothing(name, graph):
 
 
 def write_tables(folder, graph, test_labels):
-    """A label table whose test labels are as given, and a small knowledge folder."""
-    rows = planted(perts=range(24)).drop(columns="source")
-    rows["split"] = np.where(rows["pert"] < "g18", "train", "test")
-    test = rows["split"] == "test"
-    rows.loc[test, "label"] = test_labels(rows.loc[test, "label"])
-    rows.to_parquet(folder / "line-de.parquet")
+    """Label tables whose test labels are as given, and a small knowledge folder; gives the one of de."""
+    tables = {}
+    for seed, task in enumerate(("de", "dir")):
+        rows = planted(perts=range(24), seed=seed).drop(columns="source")
+        rows["split"] = np.where(rows["pert"] < "g18", "train", "test")
+        test = rows["split"] == "test"
+        rows.loc[test, "label"] = test_labels(rows.loc[test, "label"])
+        rows.to_parquet(folder / f"line-{task}.parquet")
+        tables[task] = rows
     links = graph.adjacency.tocoo()
     names = graph.genes
     edges = {"source_gene": names[links.row], "target_gene": names[links.col], "relation": "link"}
@@ -176,17 +185,17 @@ def write_tables(folder, graph, test_labels):
     ]
     told = pd.DataFrame({"gene": names, "description": texts, "source": "refseq_summary"})
     told.to_parquet(folder / "gene_text.parquet")
-    return rows
+    return tables["de"]
 
 
 def request_for(name, folder, *, seed=0, **options):
-    """To fit on the folder's table; the same table again stands for another line."""
-    table = str(folder / "line-de.parquet")
+    """To fit on the folder's tables; the same tables again stand for another line."""
+    tables = {task: str(folder / f"line-{task}.parquet") for task in ("de", "dir")}
     return FitRequest(
         predictor=name,
-        tables={"de": table},
+        tables=tables,
         knowledge=str(folder),
-        also={"de": (table,)},
+        also={task: {"other": table} for task, table in tables.items()},
         noncommercial=False,
         max_links=1000,
         seed=seed,
@@ -196,10 +205,7 @@ def request_for(name, folder, *, seed=0, **options):
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [*((name, {}) for name in PREDICTORS if name != "gears"), ("retrieval", {"form": "sampled"})],
-)
+@EACH_WITHOUT_CELLS
 def test_who_says_that_it_has_no_seed_has_none(name, options, graph, tmp_path):
     """Without a seed two of them give the same bytes; with one they do not."""
     rows, outcomes = write_tables(tmp_path, graph, lambda y: y), []
@@ -211,8 +217,8 @@ def test_who_says_that_it_has_no_seed_has_none(name, options, graph, tmp_path):
     assert (outcomes[0] != outcomes[1]) == seeded
 
 
-@pytest.mark.parametrize("name", [name for name in PREDICTORS if name != "gears"])
-def test_poisoned_test_labels_change_nothing(name, graph, tmp_path):
+@EACH_WITHOUT_CELLS
+def test_poisoned_test_labels_change_nothing(name, options, graph, tmp_path):
     """Fits from files must come out the same whatever stands in the test rows, own and other lines'.
 
     GEARS learns from cells: tests/tasks/test_gears.py poisons those too.
@@ -222,10 +228,11 @@ def test_poisoned_test_labels_change_nothing(name, graph, tmp_path):
         folder = tmp_path / f"case{at}"
         folder.mkdir()
         rows = write_tables(folder, graph, poison)
-        # Test rows of the other line, which is the same table again, must be as untouched.
-        model, _ = fit(request_for(name, folder), lambda *_: None)
+        # Test rows of the other line, which is the same tables again, must be as untouched.
+        model, _ = fit(request_for(name, folder, **options), lambda *_: None)
         asked = rows.loc[rows["split"] == "test", ["pert", "gene"]]
-        found.append((model.predict("de", asked).tobytes(), sorted(model.state())))
+        state = {key: np.asarray(values).tobytes() for key, values in model.state().items()}
+        found.append((*(model.predict(task, asked).tobytes() for task in ("de", "dir")), state))
     assert found[0] == found[1] == found[2]
 
 
@@ -265,8 +272,6 @@ def test_rows_of_other_lines_only_are_refused(name, graph):
 
 
 def test_too_few_perturbations_are_refused(graph):
-    with pytest.raises(InputError, match="two training perturbations"):
-        fitted("stack", {"de": planted(perts=[1])}, graph)
     with pytest.raises(InputError, match="three perturbations"):
         fitted("ensemble", {"de": planted(perts=[1, 2])}, graph)
 
@@ -300,6 +305,38 @@ def test_ensemble_weighs_alike_where_no_row_of_a_task_is_held_out(graph, seed):
     model = make_predictor("ensemble", members="prior,physical")
     model = model.fit({"de": rows, "dir": few}, Context(graph, seed=seed, threads=1))
     assert np.isfinite(model.predict("dir", rows)).all()
+
+
+@pytest.mark.parametrize("name", ["stack", "ensemble"])
+def test_a_task_of_one_perturbation_costs_the_other_task_nothing(graph, name):
+    rows = planted(perts=range(20))
+    alone = rows[rows["pert"] == "g01"]
+    model = fitted(name, {"de": rows, "dir": alone}, graph)
+    np.testing.assert_array_equal(
+        model.predict("de", rows), fitted(name, {"de": rows}, graph).predict("de", rows)
+    )
+    assert np.isfinite(model.predict("dir", rows)).all()
+    if name == "stack":
+        rate = make_predictor("prior", strength=20.0).fit({"dir": alone}, Context(graph)).predict("dir", rows)
+        np.testing.assert_allclose(model.predict("dir", rows), np.log(rate / (1 - rate)), rtol=1e-6)
+
+
+def test_an_even_blend_weighs_scores_of_any_scale_alike():
+    scores = np.random.default_rng(0).normal(size=(4000, 2)) * [5.0, 0.1] + [3, 0]
+    blended = Blend.fit(scores, np.ones(4000, int)).log_odds(scores)
+    for member in scores.T:
+        assert np.corrcoef(blended, member)[0, 1] == pytest.approx(np.sqrt(0.5), abs=0.02)
+
+
+def test_an_ensemble_needs_what_its_members_need(graph):
+    ensemble = make_predictor("ensemble", members="prior,gears")
+    assert ensemble.reads_cells
+    assert ensemble.uses_device
+    assert not make_predictor("ensemble").uses_device
+    model = make_predictor("ensemble", members="prior,mlp", device="cuda")
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="cuda but there is none"):
+            model.fit({"de": planted()}, Context(graph))
 
 
 def test_ensemble_leaves_out_a_member_without_information(graph):

@@ -35,7 +35,7 @@ class NetworkPredictor(Predictor):
 
     options_type: ClassVar[type[NetworkOptions]]
     seeded: bool = True
-    uses_device: ClassVar[bool] = True
+    uses_device: bool = True
     is_sized: ClassVar[bool] = True
 
     def __init__(self, /, **options: Value):

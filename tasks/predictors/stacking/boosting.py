@@ -30,7 +30,7 @@ class BoostingOptions(Options):
 
 @dataclass(frozen=True, eq=False)
 class BoostedTrees:
-    """Fitted models, as LightGBM writes them."""
+    """Fitted models, as LightGBM writes them; without any, the genes' rates are all there is."""
 
     models: tuple[str, ...]
 
@@ -93,7 +93,7 @@ class BoostedTrees:
         for text in self.models:
             model = lightgbm.Booster(model_str=text)
             total += model.predict(features, raw_score=True, num_threads=threads)
-        return log_odds(rates) + total / len(self.models)
+        return log_odds(rates) + total / max(len(self.models), 1)
 
     def state(self, prefix: str) -> dict[str, np.ndarray]:
         """Return each model's text as bytes, uint8."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -35,14 +35,12 @@ class Blend:
     def fit(cls, scores: np.ndarray, labels: np.ndarray) -> Self:
         """Minimise the mean logistic loss of ``labels`` (0 or 1, [n]) over ``scores`` [n, n_scores].
 
-        Without rows, or with labels of one class only, all scores weigh the same.
+        With labels of one class only it is `even`.
         """
-        count = scores.shape[1]
-        if len(labels) == 0 or labels.min() == labels.max():
-            return cls(0.0, np.ones(count), np.zeros(count), np.ones(count))
-        mean, deviation = scores.mean(axis=0), scores.std(axis=0)
-        deviation = np.where(deviation > 0, deviation, 1.0)
-        unit = (scores - mean) / deviation
+        even = cls.even(scores)
+        if labels.min() == labels.max():
+            return even
+        count, unit = scores.shape[1], (scores - even.mean) / even.deviation
 
         def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
             odds = values[0] + unit @ values[1:]
@@ -53,7 +51,14 @@ class Blend:
 
         bounds = [(None, None)] + [(0, None)] * count
         optimum = minimize(loss, np.zeros(count + 1), jac=True, method="L-BFGS-B", bounds=bounds)
-        return cls(float(optimum.x[0]), optimum.x[1:], mean, deviation)
+        return replace(even, intercept=float(optimum.x[0]), weights=optimum.x[1:])
+
+    @classmethod
+    def even(cls, scores: np.ndarray) -> Self:
+        """All weigh the same, per standard deviation over ``scores`` [n, n_scores]."""
+        deviation = scores.std(axis=0)
+        deviation = np.where(deviation > 0, deviation, 1.0)
+        return cls(0.0, np.ones(scores.shape[1]), scores.mean(axis=0), deviation)
 
     def log_odds(self, scores: np.ndarray) -> np.ndarray:
         """Log odds of each row of ``scores``, float64 [n]."""
