@@ -151,5 +151,9 @@ class PredictCommandOptions(Options):
         description="Also read CORUM, whose licence forbids commercial use.",
     )
     max_links: int = Field(
-        1000, ge=2, title="Links per term or hub", description="Terms and hubs with more links are dropped."
+        1000,
+        ge=2,
+        title="Links per term or hub",
+        description="Terms and hubs with more links are dropped. A hub is one by its links of all sources in the "
+        "graph, and by those of one source where similarities are made of single sources.",
     )

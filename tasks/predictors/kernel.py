@@ -13,27 +13,17 @@ from tasks.predictors.arrays import options_from_state, options_state
 from tasks.predictors.kernels.gene_kernels import ALL, GeneKernels
 from tasks.predictors.kernels.kernel_ridge import RidgeOptions
 from tasks.predictors.kernels.line_models import LineModels
-from tasks.predictors.kernels.lines import LineKernels, by_line
+from tasks.predictors.kernels.lines import LineKernels, SimilarityOptions, by_line
 from tasks.predictors.kernels.weighted_retrieval import Weights, weighted_scores
 from tasks.predictors.options import Value
 from tasks.predictors.protocol import TASKS, Context, Predictor, checked_tables, checked_task
 from tasks.predictors.threads import limited_threads
 
 
-class KernelOptions(RidgeOptions):
-    """Options of the similarities and the weights of lines, beside those of ``RidgeOptions``."""
+class KernelOptions(RidgeOptions, SimilarityOptions):
+    """The weight of lines, beside the options of ``RidgeOptions`` and ``SimilarityOptions``."""
 
     other_line: float = Field(0.2, ge=0, description="Weight of each other line's regression.")
-    gene_strength: float = Field(
-        20.0, gt=0, description="Rows' worth of the line's rate in each gene's rate."
-    )
-    n_factors: int = Field(256, gt=0, description="Singular vectors in the similarity by everything known.")
-    sources: str = Field(
-        f"{ALL},string",
-        min_length=1,
-        description="Similarities whose mean is the perturbations' kernel, with commas between; those that "
-        "the knowledge at hand does not have are left out.",
-    )
 
 
 class KernelPredictor(Predictor):
@@ -76,12 +66,7 @@ class KernelPredictor(Predictor):
 
         # One thread: the last bits of a product must not depend on how many there are.
         with limited_threads(1):
-            gene_kernels = GeneKernels.build(
-                context.knowledge,
-                sources=self._sources,
-                n_factors=self.options.n_factors,
-            )
-            self._kernels = LineKernels(gene_kernels, self._sources, self.options)
+            self._kernels = LineKernels.build(context.knowledge, self.options, self.options, every=False)
             self._models = {
                 task: LineModels.fit(
                     rows,
@@ -109,10 +94,6 @@ class KernelPredictor(Predictor):
                 scores += self.options.other_line * kernels.scores(line, kernel, genes)
         return scores[row, column]
 
-    @property
-    def _sources(self) -> tuple[str, ...]:
-        return tuple(self.options.sources.split(","))
-
     def state(self) -> dict[str, np.ndarray]:
         """Return the options, the genes' vectors, the observations and the regressions' weights."""
         state = options_state(self.parameters())
@@ -126,7 +107,7 @@ class KernelPredictor(Predictor):
         """Build the fitted predictor from its arrays."""
         predictor = cls(**options_from_state(state))
         gene_kernels = GeneKernels.from_state(state)
-        predictor._kernels = LineKernels(gene_kernels, predictor._sources, predictor.options)
+        predictor._kernels = LineKernels(gene_kernels, predictor.options.names, predictor.options)
         for task in (task for task in TASKS if task in state["tasks"]):
             predictor._models[task] = LineModels.from_state(task, state, predictor._kernels)
         return predictor

@@ -10,10 +10,10 @@ import pandas as pd
 from pydantic import Field
 
 from tasks.predictors.arrays import options_from_state, options_state
-from tasks.predictors.kernels.gene_kernels import ALL, GeneKernels
+from tasks.predictors.kernels.gene_kernels import GeneKernels
 from tasks.predictors.kernels.kernel_ridge import RidgeOptions
 from tasks.predictors.kernels.line_models import LineModels
-from tasks.predictors.kernels.lines import LineKernels, by_line
+from tasks.predictors.kernels.lines import LineKernels, SimilarityOptions, by_line
 from tasks.predictors.options import Value
 from tasks.predictors.protocol import OWN, TASKS, Context, Predictor, checked_tables, checked_task
 from tasks.predictors.stacking.boosting import BoostedTrees, BoostingOptions
@@ -24,20 +24,10 @@ from tasks.predictors.threads import limited_threads
 BLOCK = 512
 
 
-class StackOptions(BoostingOptions):
-    """Options of folds and similarities, beside those of ``BoostingOptions``."""
+class StackOptions(BoostingOptions, SimilarityOptions):
+    """The folds, beside the options of ``BoostingOptions`` and ``SimilarityOptions``."""
 
     folds: int = Field(5, gt=1, description="Parts the perturbations are cut into.")
-    gene_strength: float = Field(
-        20.0, gt=0, description="Rows' worth of the line's rate in each gene's rate."
-    )
-    n_factors: int = Field(256, gt=0, description="Singular vectors in the similarity by everything known.")
-    sources: str = Field(
-        f"{ALL},string",
-        min_length=1,
-        description="Similarities whose mean is the perturbations' kernel in the regression, with commas "
-        "between.",
-    )
 
 
 class StackPredictor(Predictor):
@@ -84,8 +74,7 @@ class StackPredictor(Predictor):
 
         # One thread: the last bits of a product must not depend on how many there are.
         with limited_threads(1):
-            gene_kernels = GeneKernels.build(context.knowledge, n_factors=self.options.n_factors)
-            self._kernels = LineKernels(gene_kernels, self._sources, RidgeOptions())
+            self._kernels = LineKernels.build(context.knowledge, self.options, RidgeOptions(), every=True)
         for task, rows in lines.items():
             with limited_threads(1):
                 self._models[task] = LineModels.fit(
@@ -136,15 +125,11 @@ class StackPredictor(Predictor):
         predictor = cls(**options_from_state(state))
         predictor._threads = int(state["threads"])
         gene_kernels = GeneKernels.from_state(state)
-        predictor._kernels = LineKernels(gene_kernels, predictor._sources, RidgeOptions())
+        predictor._kernels = LineKernels(gene_kernels, predictor.options.names, RidgeOptions())
         for task in (task for task in TASKS if task in state["tasks"]):
             predictor._boosted[task] = BoostedTrees.from_state(task, state)
             predictor._models[task] = LineModels.from_state(task, state, predictor._kernels)
         return predictor
-
-    @property
-    def _sources(self) -> tuple[str, ...]:
-        return tuple(self.options.sources.split(","))
 
     def _features(self, pairs: pd.DataFrame, models: LineModels) -> pd.DataFrame:
         """Features of all pairs, made for some perturbations at a time, in the pairs' order."""

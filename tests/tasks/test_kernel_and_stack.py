@@ -271,6 +271,15 @@ def test_rows_of_other_lines_only_are_refused(name, graph):
         fitted(name, {"de": planted("line b")}, graph)
 
 
+@pytest.mark.parametrize("name", ["kernel", "stack"])
+def test_a_similarity_that_is_not_there_is_refused_if_it_was_asked_for(name, graph):
+    rows = planted(perts=range(12))
+    with pytest.raises(InputError, match="no similarity 'strnig' in the knowledge: all, string, in"):
+        fitted(name, {"de": rows}, graph, sources="all,strnig")
+    spaced, plain = (fitted(name, {"de": rows}, graph, sources=told) for told in ("all, in", "all,in"))
+    assert spaced.predict("de", rows).tobytes() == plain.predict("de", rows).tobytes()
+
+
 def test_too_few_perturbations_are_refused(graph):
     with pytest.raises(InputError, match="three perturbations"):
         fitted("ensemble", {"de": planted(perts=[1, 2])}, graph)

@@ -8,15 +8,19 @@ from typing import Self
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 
 from storage.errors import InputError
-from tasks.predictors.kernels.gene_kernels import GeneKernels
+from tasks.knowledge.graph import KnowledgeGraph
+from tasks.predictors.kernels.gene_kernels import ALL, GeneKernels, source_features
 from tasks.predictors.kernels.kernel_ridge import KernelRidge, RidgeOptions, pert_kernel
 from tasks.predictors.kernels.observations import Observations
+from tasks.predictors.options import Options
 from tasks.predictors.protocol import OWN
 
 # Programmes kept of each other line's responses.
 PROGRAMMES = 40
+DEFAULT_SOURCES = f"{ALL},string"
 
 
 def by_line(task: str, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -104,6 +108,26 @@ class Programmes:
         return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
 
 
+class SimilarityOptions(Options):
+    """Options of the similarities and of the genes' rates."""
+
+    gene_strength: float = Field(
+        20.0, gt=0, description="Rows' worth of the line's rate in each gene's rate."
+    )
+    n_factors: int = Field(256, gt=0, description="Singular vectors in the similarity by everything known.")
+    sources: str = Field(
+        DEFAULT_SOURCES,
+        min_length=1,
+        description="Similarities whose mean is the perturbations' kernel in the regression, with commas "
+        "between. Of the default ones, those that the knowledge at hand does not have are left out.",
+    )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The similarities of perturbations by name."""
+        return tuple(name.strip() for name in self.sources.split(","))
+
+
 class LineKernels:
     """Kernels between perturbations: by knowledge and, where there are other lines, by what these learnt.
 
@@ -119,6 +143,27 @@ class LineKernels:
 
     def __init__(self, gene_kernels: GeneKernels, sources: tuple[str, ...], options: RidgeOptions):
         self.gene_kernels, self.sources, self.options = gene_kernels, sources, options
+
+    @classmethod
+    def build(
+        cls, graph: KnowledgeGraph, similarity: SimilarityOptions, ridge: RidgeOptions, *, every: bool
+    ) -> Self:
+        """Make the similarities of a graph: those of the options, or ``every`` one that it has.
+
+        Raises
+        ------
+        InputError
+            If the options name one that cannot be made of this graph.
+        """
+        names = similarity.names
+        gene_kernels = GeneKernels.build(
+            graph, sources=None if every else names, n_factors=similarity.n_factors
+        )
+        missing = [repr(name) for name in names if name not in gene_kernels.sources]
+        if missing and similarity.sources != DEFAULT_SOURCES:
+            there = ", ".join([ALL, *source_features(graph)])
+            raise InputError("sources", [f"no similarity {' or '.join(missing)} in the knowledge: {there}"])
+        return cls(gene_kernels, names, ridge)
 
     def fit_line(
         self, name: str, rows: pd.DataFrame, *, gene_strength: float, learnt: Learnt | None = None
