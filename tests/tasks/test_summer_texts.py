@@ -161,3 +161,20 @@ def test_summaries_are_asked_for_twice_and_written_in_the_published_layout(graph
     assert rows["desc_1hop_gene.json"] == 1
     texts = texts_from_files(tmp_path / "out", "engine", {})
     assert (texts.text("pert", "G00"), texts.text("pert", "G01")[:6]) == ("hop", "It is ")
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "summary"),
+    [
+        ("<think>Let me see.</think>\nIt drives growth.", "ok", "It drives growth."),
+        ("Let me see.\n</think>\nIt drives growth. It is", "length", "It drives growth."),
+        ("<think>Let me see. What does it", "length", None),
+        ("<|channel|>analysis<|message|>Let me see.", "length", None),
+    ],
+)
+def test_hidden_reasoning_is_no_summary(tmp_path, text, status, summary):
+    keys = {"ab" * 32: ("pert", "G00")}
+    with AnswerLedger(tmp_path) as ledger:
+        ledger.add(Answer("ab" * 32, 0, 0, "m", status, text=text))
+        read = read_summaries(keys, ledger)
+    assert read["pert"] == ({"G00": summary} if summary else {})
