@@ -65,6 +65,25 @@ def test_the_way_from_requests_to_the_ledger_and_back(questions, tmp_path):
     assert outcomes_digest(again) != before
 
 
+def test_asking_again_for_what_was_cut_off_loses_nothing_where_it_fails(questions, tmp_path):
+    path = tmp_path / "requests.parquet"
+    write_requests(path, questions, sampling=SAMPLING)
+    text = "Final answer: yes\nNote: it"
+    with AnswerLedger(tmp_path / "ledger") as ledger:
+        for _, request in questions.requests(SAMPLING):
+            name = (request.key, request.vote, request.seed, "m")
+            ledger.add(Answer(*name, "length", text=text))
+            ledger.add(Answer(*name, "error", error="the server is gone"))
+        asked = {"sampling": SAMPLING, "ledger": ledger}
+        assert account(path, ledger).as_dict()["done"] == 27
+        assert missing_requests(path, questions, ask_again=("error",), **asked).count == 0
+        assert missing_requests(path, questions, ask_again=("length",), **asked).count == 27
+    outcomes = read_outcomes(path, tmp_path / "ledger", pairs=questions.pairs, task="de")
+    assert set(outcomes["outcome"]) == {"yes"}
+    table = sampled_questions(questions, outcomes, tmp_path / "ledger", count=9, seed=0, truth={})
+    assert set(table["answer_1"]) == {text}
+
+
 def test_identical_prompts_are_one_request_and_every_pair_gets_its_votes(questions, tmp_path):
     same = SimpleNamespace(messages=lambda _: questions.messages(0))
     twin = replace(questions, prompts=questions.prompts)
