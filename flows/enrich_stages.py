@@ -93,6 +93,9 @@ def name_clusters(
         recipe = {"kind": kind, "clusters": path.name, "texts": material.texts.source, "model": options.model}
         write_table(folder / f"{path.stem}-names.parquet", pd.concat(scored.values()), recipe)
         means |= {f"{path.stem}: {method}": _means(table) for method, table in scored.items()}
+        for method, table in scored.items():
+            if nameless := int((table["name"] == "").sum()):
+                say(f"{path.name}: {method} gives {nameless:,} of {len(clusters):,} clusters no name")
     write_json(folder / "enrichment.json", means)
     return means
 
@@ -154,12 +157,12 @@ def _texts(folder: Path, requests: Iterable[Request]) -> dict[str, str]:
 
 
 def _means(scored: pd.DataFrame) -> dict[str, float]:
-    """Mean scores over the clusters with a label, and how many were named at all."""
+    """Mean scores over the clusters with a label, and how many got no name."""
     labelled = scored[scored["label"] != ""]
     figures = {
         "clusters": float(len(scored)),
         "labelled": float(len(labelled)),
-        "named": float((scored["name"] != "").mean()),
+        "without_a_name": float((scored["name"] == "").sum()),
         "rouge1_recall": float(labelled["rouge1_recall"].mean()),
     }
     if "bert_f1" in labelled:

@@ -152,10 +152,11 @@ class LanguageModel:
 
     def _limits(self, listed: int) -> Limits:
         options = self.options
-        tokens, minutes = options.token_budget, options.minute_budget
         return Limits(
-            max_tokens=None if tokens is None else max(tokens - self._spent.tokens, 0),
-            max_minutes=None if minutes is None else max(minutes - self._spent.minutes, 0.0),
+            max_tokens=options.token_budget,
+            max_minutes=options.minute_budget,
+            spent_tokens=self._spent.tokens,
+            spent_minutes=self._spent.minutes,
             most_failed=int(options.max_failed * listed),
             ask_again=options.ask_again,
         )

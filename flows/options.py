@@ -154,6 +154,6 @@ class PredictCommandOptions(Options):
         1000,
         ge=2,
         title="Links per term or hub",
-        description="Terms and hubs with more links are dropped. A hub is one by its links of all sources in the "
-        "graph, and by those of one source where similarities are made of single sources.",
+        description="Terms and hubs with more links are dropped: hubs by their links of all sources in the "
+        "graph, and of one source where single sources are looked at.",
     )

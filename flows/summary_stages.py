@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,8 @@ from tasks.summer.tokens import TokenCounter, four_characters
 
 #: Output tokens a word of a summary may take.
 TOKENS_A_WORD = 3
+#: Makes the progress of a round, told its title.
+RoundProgress = Callable[[str], Progress]
 
 
 def summarise_stage(
@@ -33,9 +36,12 @@ def summarise_stage(
     model: LanguageModel,
     *,
     say: Say,
-    progress: Progress,
+    progress: RoundProgress,
 ) -> StageRecord:
-    """Let the model summarise every gene of the test questions in the role it has there."""
+    """Let the model summarise every gene of the test questions in the role it has there.
+
+    A finished stage in which requests ended in one of the ways to be asked again is done again.
+    """
     pairs = pd.concat([test_pairs(str(path)) for path in labels.tables.values()])
     genes = genes_by_role(pairs, material)
     inputs = {role: folder_digest(dict.fromkeys(names, "")) for role, names in genes.items()}
@@ -52,7 +58,12 @@ def summarise_stage(
         with model.ledger(say) as ledger:
             return summarise(folder, genes, material, model, ledger, say=say, progress=progress)
 
-    return run_stage(place.workspace, stage, work, force=place.force)
+    record = run_stage(place.workspace, stage, work, force=place.force)
+    again = any(record.rows.get(_ended(how)) for how in model.options.ask_again)
+    if record.status == "skipped" and again:
+        # What the ledger answers is not asked for again.
+        return run_stage(place.workspace, stage, work, force=True)
+    return record
 
 
 def genes_by_role(pairs: pd.DataFrame, material: Material) -> dict[Role, list[str]]:
@@ -68,13 +79,20 @@ def summarise(
     ledger: AnswerLedger,
     *,
     say: Say,
-    progress: Progress,
+    progress: RoundProgress,
 ) -> dict[str, int]:
-    """Ask for both rounds of summaries and write them in the published layout; gives rows by file."""
+    """Ask for both rounds of summaries and write them in the published layout.
+
+    Gives rows by file, and how many requests ended in which way.
+    """
     writer = SummaryWriter(genes, material.entries, material.prompts, model.options.summary_words)
-    own = _round("from own entries", writer.own, model, ledger, say, progress)
-    one_hop = _round("with relations", lambda: writer.one_hop(own), model, ledger, say, progress)
-    return write_summaries(folder, own, one_hop)
+    own, first = _round("from own entries", writer.own, model, ledger, say, progress)
+    one_hop, second = _round("with relations", lambda: writer.one_hop(own), model, ledger, say, progress)
+    return write_summaries(folder, own, one_hop) | dict(first + second)
+
+
+def _ended(status: str) -> str:
+    return f"requests that ended in {status}"
 
 
 def _round(
@@ -83,9 +101,9 @@ def _round(
     model: LanguageModel,
     ledger: AnswerLedger,
     say: Say,
-    progress: Progress,
-) -> dict[Role, dict[str, str]]:
-    """Ask for one round of summaries and read them back."""
+    progress: RoundProgress,
+) -> tuple[dict[Role, dict[str, str]], Counter[str]]:
+    """Ask for one round of summaries and read them back; counts the ways in which requests ended."""
     words = model.options.summary_words
     most = min(model.sampling.generation.max_tokens, TOKENS_A_WORD * words)
     generation = replace(model.sampling.generation, max_tokens=most)
@@ -108,9 +126,9 @@ def _round(
             longest_prompt=report.longest_prompt,
             sampling=sampling,
             say=say,
-            progress=progress,
+            progress=progress(title),
         )
     unasked = sum(ledger.status(key) is None for key in keys)
     if unasked:
         raise LedgerError(f"summaries {title}: {unasked:,} of {len(keys):,} were never asked for")
-    return read_summaries(keys, ledger)
+    return read_summaries(keys, ledger), Counter(_ended(str(ledger.status(key))) for key in keys)

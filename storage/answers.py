@@ -27,6 +27,8 @@ from storage.atomic import atomic_path, disk_errors
 from storage.errors import StorageError
 
 Status = Literal["ok", "length", "error", "empty"]
+#: Ways to end that come with a text.
+WITH_TEXT = ("ok", "length")
 #: Held by the one process that writes.
 LOCK = ".writer.lock"
 #: Most answers, and most seconds, between two parts.
@@ -171,7 +173,7 @@ class AnswerLedger:
         return len(self._statuses)
 
     def status(self, key: str) -> Status | None:
-        """How the last request with this key ended; None if there was none."""
+        """How the request with this key ended that counts, as of `read_rows`; None if there was none."""
         return self._statuses.get(short_key(key))
 
     def is_done(self, key: str, *, ask_again: Sequence[str] = ("error",)) -> bool:
@@ -181,7 +183,7 @@ class AnswerLedger:
 
     def add(self, answer: Answer) -> None:
         """Keep an answer: it is safe from the end of this process when this returns."""
-        row = asdict(answer) | {"answered_at": int(time.time() * 1000)}
+        row = _encodable(asdict(answer) | {"answered_at": int(time.time() * 1000)})
         with self._guard:
             if self._journal is None:
                 self._journal = self._new_journal()
@@ -189,7 +191,9 @@ class AnswerLedger:
                 self._journal.write(json.dumps(row) + "\n")
                 self._journal.flush()
             self._pending.append(row)
-            self._statuses[short_key(answer.key)] = answer.status
+            key = short_key(answer.key)
+            if answer.status != "error" or self._statuses.get(key) not in WITH_TEXT:
+                self._statuses[key] = answer.status
 
     @property
     def part_is_due(self) -> bool:
@@ -221,7 +225,7 @@ class AnswerLedger:
             rows = []
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
-                    rows.append(json.loads(line))
+                    rows.append(_encodable(json.loads(line)))
                 except ValueError:
                     continue
             if rows:
@@ -232,7 +236,8 @@ class AnswerLedger:
 def read_answers(folder: Path | str, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """Read the parts of a ledger, oldest first, a few thousand answers at a time.
 
-    A key that was asked again stands in it more than once; the later row is the one that counts.
+    A key that was asked again stands in it more than once; the later row is the one that counts, unless it
+    failed and an earlier one has a text: see `read_rows`.
     """
     for path in _parts(Path(folder)):
         try:
@@ -247,9 +252,19 @@ def read_answers(folder: Path | str, columns: Sequence[str] | None = None) -> It
 
 
 def read_rows(folder: Path | str, columns: Sequence[str]) -> Iterator[tuple]:
-    """The answers of a ledger one by one, as tuples of some columns; order as of `read_answers`."""
-    for batch in read_answers(folder, columns):
-        yield from zip(*(batch.column(name).to_pylist() for name in columns), strict=True)
+    """The answers of a ledger one by one, as tuples of some columns; order as of `read_answers`.
+
+    Where an answer with a text was asked for again and that failed, the failure is left out.
+    """
+    with_text: set[bytes] = set()
+    for batch in read_answers(folder, list(dict.fromkeys(("key", "status", *columns)))):
+        read = {name: batch.column(name).to_pylist() for name in {"key", "status", *columns}}
+        rows = zip(*(read[name] for name in columns), strict=True)
+        for key, status, row in zip(map(short_key, read["key"]), read["status"], rows, strict=True):
+            if status in WITH_TEXT:
+                with_text.add(key)
+            if status != "error" or key not in with_text:
+                yield row
 
 
 def is_taken(folder: Path | str) -> bool:
@@ -265,6 +280,14 @@ def is_taken(folder: Path | str) -> bool:
 
 def _parts(folder: Path) -> list[Path]:
     return sorted(folder.glob("part-*.parquet"))
+
+
+def _encodable(row: Mapping[str, object]) -> dict[str, object]:
+    """A row whose words can be written: half of a surrogate pair, which JSON allows, becomes a "?"."""
+    return {
+        name: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+        for name, value in row.items()
+    }
 
 
 def _write_part(folder: Path, rows: Sequence[Mapping]) -> None:

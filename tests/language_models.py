@@ -53,12 +53,15 @@ class ScriptedServer:
         Told the request's body and how often this prompt and seed was asked before.
     seconds
         Time an answer takes.
+    counts, usage
+        Whether tokens are counted in a reply; what stands there instead of the count.
     """
 
     script: Script
     seconds: float = 0.0
     key: str = ""
     counts: bool = True
+    usage: object = None
     port: int = 0
     bodies: list[dict] = field(default_factory=list)
     most_at_once: int = 0
@@ -114,7 +117,7 @@ class ScriptedServer:
             await asyncio.sleep(self.seconds)
             said = self.script(body, number)
             return (
-                completion(body, said, counts=self.counts)
+                completion(body, said, counts=self.counts, usage=self.usage)
                 if isinstance(said, str)
                 else await self._misbehave(request, body, said)
             )
@@ -141,13 +144,16 @@ def count_statuses(folder: Path) -> Counter:
     return Counter({row["key"]: row["status"] for row in rows}.values())
 
 
-def completion(body: dict, text: str, reason: str = "stop", *, counts: bool = True) -> web.Response:
+def completion(
+    body: dict, text: str, reason: str = "stop", *, counts: bool = True, usage: object = None
+) -> web.Response:
     """A chat completion in the usual form, with or without its tokens counted."""
     prompt = sum(len(turn["content"].split()) for turn in body["messages"])
     message = {"role": "assistant", "content": text}
     reply: dict = {"choices": [{"index": 0, "message": message, "finish_reason": reason}]}
     if counts:
-        reply["usage"] = {"prompt_tokens": prompt, "completion_tokens": len(text.split())}
+        counted = {"prompt_tokens": prompt, "completion_tokens": len(text.split())}
+        reply["usage"] = counted if usage is None else usage
     return web.json_response(reply)
 
 

@@ -22,7 +22,7 @@ from flows.commands.predict import task_of
 from flows.commands.printing import print_json
 from flows.language_model import LanguageModel, check_knowledge, engine_problems, key_from_secret
 from flows.options import AnswerCommandOptions, AnswerOptions
-from flows.progress import progress_of
+from flows.progress import Progress, progress_of
 from flows.summary_stages import genes_by_role, summarise
 from storage.atomic import copy_or_remove, write_json
 from storage.errors import problems_of
@@ -62,9 +62,12 @@ def run(arguments: Namespace) -> None:
 
 
 def _summarised(folder: Path, pairs, material: Material, model: LanguageModel, ledger) -> Material:
-    target = folder / "summaries"
-    progress = progress_of("summaries", "genes")
-    summarise(target, genes_by_role(pairs, material), material, model, ledger, say=say, progress=progress)
+    target, genes = folder / "summaries", genes_by_role(pairs, material)
+
+    def progress(title: str) -> Progress:
+        return progress_of(f"summaries {title}", "genes")
+
+    summarise(target, genes, material, model, ledger, say=say, progress=progress)
     return with_summaries(material, target)
 
 

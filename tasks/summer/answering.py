@@ -217,7 +217,9 @@ def sampled_questions(
             row[f"answer_{vote.vote + 1}"] = texts.get(vote.key, "")
             row[f"vote_{vote.vote + 1}"] = vote.outcome or "missing"
         table.append(row | {"truth": truth.get((pert, gene))})
-    return pd.DataFrame(table).astype({"truth": "Int8"})
+    read = [f"{what}_{vote + 1}" for vote in sorted(rows["vote"].unique()) for what in ("answer", "vote")]
+    columns = ["pert", "gene", "prompt", *read, "truth"]
+    return pd.DataFrame(table, columns=columns).astype({"truth": "Int8"})
 
 
 def _texts(ledger: Path, keys: set[str]) -> dict[str, str]:

@@ -26,6 +26,8 @@ class Limits:
     max_tokens, max_minutes
         Prompt and output tokens together, as the engine counts them, and time: no further request is sent
         once so much is used; those under way are waited for. None: no limit.
+    spent_tokens, spent_minutes
+        What was used of these before this run.
     most_failed
         Requests that may fail; with more the run fails at once, and no more is spent.
     ask_again
@@ -34,6 +36,8 @@ class Limits:
 
     max_tokens: int | None = None
     max_minutes: float | None = None
+    spent_tokens: int = 0
+    spent_minutes: float = 0.0
     most_failed: int = 0
     ask_again: tuple[str, ...] = ("error",)
 
@@ -233,12 +237,13 @@ class _Run:
         self.progress(asked.done + asked.failed, self.total)
 
     def _budget_used(self) -> str:
-        used = self.asked.prompt_tokens + self.asked.output_tokens
-        minutes = (time.monotonic() - self.started) / 60
-        if self.limits.max_tokens is not None and used >= self.limits.max_tokens:
-            return f"the budget of {self.limits.max_tokens:,} tokens is used up ({used:,})"
-        if self.limits.max_minutes is not None and minutes >= self.limits.max_minutes:
-            return f"the budget of {self.limits.max_minutes:g} minutes is used up"
+        limits = self.limits
+        tokens = limits.spent_tokens + self.asked.prompt_tokens + self.asked.output_tokens
+        minutes = limits.spent_minutes + (time.monotonic() - self.started) / 60
+        if limits.max_tokens is not None and tokens >= limits.max_tokens:
+            return f"the budget of {limits.max_tokens:,} tokens is used up ({tokens:,} spent)"
+        if limits.max_minutes is not None and minutes >= limits.max_minutes:
+            return f"the budget of {limits.max_minutes:g} minutes is used up ({minutes:,.1f} spent)"
         return ""
 
     async def _write_parts(self) -> None:

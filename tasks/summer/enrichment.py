@@ -15,6 +15,7 @@ import pandas as pd
 from storage.errors import InputError
 from tasks.summer.entries import EntryIndex
 from tasks.summer.gene_texts import GeneTexts, Role
+from tasks.summer.plain_text import without_reasoning
 from tasks.summer.templates import Message, Prompts
 
 #: Relations whose terms name a cluster; CORUM only where its licence is accepted.
@@ -131,7 +132,7 @@ def cluster_messages(
     members = [{"name": gene, "text": texts.text(kind, gene)} for gene in cluster.genes[:MEMBERS]]
     return prompts.conversation(
         prompts.fill("gene_set_system", kind=kind),
-        prompts.fill("gene_set_question", members=members, text_kind=texts.title),
+        prompts.fill("gene_set_question", n_genes=len(cluster.genes), members=members, text_kind=texts.title),
     )
 
 
@@ -144,16 +145,30 @@ class Naming:
     name: str
 
 
+# Before the name of a part: "3.", "Part 3 -", "Suggested"; after it: "of the cluster", "(at most ten words)".
+_PART = re.compile(
+    r"(?im)^[^\w\n]*(?:(?:part\s+)?\d{1,2}\s*[.):\-–—][^\w\n]*)?"
+    r"(?:(?:the|a|suggested|proposed|final|short|best|cluster|gene|set|overall)\s+){0,3}"
+    r"(overview|upstream(?:[ /,&]+\w+){0,5}|name)(?:\s+(?:of|for)\s+(?:the|this)\s+\w+)?"
+    r"[ \t]*(?:\([^()\n]*\))?[\"”']?[ \t]*(?:[:\-–—]\s*|$)"
+)
+
+
 def parse_naming(text: str) -> Naming:
-    """Read the three parts out of an answer, whatever markup and numbering it has."""
-    plain = re.sub(r"[*_`#]", "", text)
-    marks = list(re.finditer(r"(?im)^\W*(?:\d[.)]\s*)?(overview|upstream[\w ]*|name)\s*[:\-–]\s*", plain))
+    """Read the three parts out of an answer, whatever markup and numbering it has.
+
+    A part begins where a line begins with its name, and either a colon or a dash follows or the line ends.
+    """
+    bare = re.sub(r"[*`#]", "", without_reasoning(text)).replace("_", " ")
+    marks = list(_PART.finditer(bare))
     parts = {"overview": "", "upstream": "", "name": ""}
     for mark, following in itertools.zip_longest(marks, marks[1:]):
-        body = plain[mark.end() : following.start() if following else len(plain)].strip()
+        body = bare[mark.end() : following.start() if following else len(bare)].strip()
         key = mark.group(1).lower().split()[0]
-        # What comes after the name's line are notes.
-        parts[key] = body.partition("\n")[0].strip(' ".') if key == "name" else " ".join(body.split())
+        if key == "name":
+            # What comes after its line are notes.
+            body = body.partition("\n")[0].strip(' ."“”,')
+        parts[key] = " ".join(body.split()).strip(' "“”,{}') or parts[key]
     return Naming(**parts)
 
 

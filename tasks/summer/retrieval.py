@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from enum import IntEnum
@@ -240,7 +241,7 @@ def _kinds(
 
 def blocks_of_perturbations(perts: np.ndarray, most: int) -> Iterator[range]:
     """Runs of questions about one perturbation, at most ``most`` each; ``perts`` must be grouped."""
-    starts = np.flatnonzero(np.r_[True, perts[1:] != perts[:-1]]) if len(perts) else np.empty(0, int)
-    for start, end in zip(starts, [*starts[1:], len(perts)], strict=True):
-        for first in range(int(start), int(end), most):
-            yield range(first, min(first + most, int(end)))
+    changes = (np.flatnonzero(perts[1:] != perts[:-1]) + 1).tolist()
+    for start, end in itertools.pairwise([0, *changes, len(perts)]):
+        for first in range(start, end, most):
+            yield range(first, min(first + most, end))

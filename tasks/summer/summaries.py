@@ -11,6 +11,7 @@ from storage.atomic import write_json
 from tasks.summer.engines.protocol import Request, Sampling
 from tasks.summer.entries import EntryIndex, first_sentences
 from tasks.summer.gene_texts import ROLES, Role
+from tasks.summer.plain_text import without_reasoning
 from tasks.summer.templates import Message, Prompts
 
 #: Linked genes whose notes stand in a one-hop prompt, and words of each.
@@ -83,16 +84,18 @@ def summary_requests(
 def read_summaries(keys: Mapping[str, tuple[Role, str]], ledger: AnswerLedger) -> dict[Role, dict[str, str]]:
     """Texts of the answers to summary requests; ``keys`` says which role and gene each key is for.
 
-    A summary that was cut off keeps its whole sentences; one that failed is missing.
+    A summary that was cut off keeps its whole sentences; one that failed, or that says nothing beside hidden
+    reasoning, is missing.
     """
     ledger.write_part()
     summaries: dict[Role, dict[str, str]] = {role: {} for role in ROLES}
     for key, status, text in read_rows(ledger.folder, ("key", "status", "text")):
         if key in keys and status in {"ok", "length"}:
             role, gene = keys[key]
-            text = " ".join(text.split())
+            text = " ".join(without_reasoning(text).split())
             ended = text if status == "ok" else text[: text.rfind(".") + 1] or text
-            summaries[role][gene] = ended
+            if ended:
+                summaries[role][gene] = ended
     return summaries
 
 

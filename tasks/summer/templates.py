@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,36 +19,66 @@ FOLDER = Path(__file__).with_name("prompts")
 #: One turn of a conversation: who speaks, and what.
 Message = Mapping[str, str]
 
+# A template is a program: it can fail in any of these ways.
+_FAILURES = (
+    *(jinja2.TemplateError, ArithmeticError, AssertionError, AttributeError, LookupError),
+    *(MemoryError, OSError, RuntimeError, TypeError, ValueError),
+)
 _SEEN = {"pert": "A", "gene": "B", "outcome": 1}
-_QUESTION = {
-    "task": "de",
-    "cell_line": "K562",
-    "pert": "P",
-    "gene": "G",
-    "measured": "gene",
-    "pert_text_kind": "Summary",
-    "pert_text": "text",
-    "gene_text_kind": "Summary",
-    "gene_text": "text",
-    "shared_observations": [_SEEN],
-    "observations": [("Title:", [_SEEN])],
-    "outcomes": ["no", "yes"],
-}
-#: Every template with values such as it will be given, to try it on.
-TEMPLATES: Mapping[str, Mapping[str, object]] = {
-    "answer_system": {
-        "task": "de",
-        "reasoning": True,
-        "observations": True,
-        "choices": ["yes", "no", "insufficient evidence"],
+_BY_TASK = {
+    "de": {"choices": ["yes", "no", "insufficient evidence"], "outcomes": ["no clear change", "changes"]},
+    "dir": {
+        "choices": ["increase", "decrease", "insufficient evidence"],
+        "outcomes": ["decreases", "increases"],
     },
-    "answer_question": _QUESTION,
-    "summary_system": {"role": "pert", "max_words": 120},
-    "summary_entries": {"gene": "G", "entries": ["entry"]},
-    "summary_one_hop": {"role": "pert", "gene": "G", "own": "text", "related": [("H", "text")]},
-    "gene_set_system": {"kind": "pert"},
-    "gene_set_question": {"members": [{"name": "G", "text": "text"}], "text_kind": "Summaries"},
 }
+_AS_OF_TASK = (None,)
+#: Every template with the kinds of values it will be given; it is tried on every combination of them.
+TEMPLATES: Mapping[str, Mapping[str, tuple]] = {
+    "answer_system": {
+        "task": ("de", "dir"),
+        "reasoning": (True, False),
+        "observations": (True, False),
+        "choices": _AS_OF_TASK,
+    },
+    "answer_question": {
+        "task": ("de", "dir"),
+        "cell_line": ("K562",),
+        "pert": ("P",),
+        "gene": ("G",),
+        "measured": ("gene", "gene set"),
+        "pert_text_kind": ("Summary",),
+        "pert_text": ("text", ""),
+        "gene_text_kind": ("Summary",),
+        "gene_text": ("text", ""),
+        "shared_observations": ([], [_SEEN]),
+        "observations": ([], [("Title:", [_SEEN])]),
+        "outcomes": _AS_OF_TASK,
+    },
+    "summary_system": {"role": ("pert", "gene"), "max_words": (120,)},
+    "summary_entries": {"gene": ("G",), "entries": ([], ["entry"])},
+    "summary_one_hop": {
+        "role": ("pert", "gene"),
+        "gene": ("G",),
+        "own": ("text", ""),
+        "related": ([], [("H", "text")]),
+    },
+    "gene_set_system": {"kind": ("pert", "gene")},
+    "gene_set_question": {
+        "n_genes": (1, 100),
+        "members": ([{"name": "G", "text": "text"}], [{"name": "G", "text": ""}]),
+        "text_kind": ("Summaries",),
+    },
+}
+
+
+def trials(name: str) -> Iterator[dict[str, object]]:
+    """Every combination of values that a template may be given."""
+    kinds = TEMPLATES[name]
+    for chosen in itertools.product(*kinds.values()):
+        values = dict(zip(kinds, chosen, strict=True))
+        told = _BY_TASK.get(str(values.get("task")), {})
+        yield values | {name: value for name, value in told.items() if name in values}
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,13 +100,13 @@ class Prompts:
         Raises
         ------
         InputError
-            Listing every problem: no such folder, no template in it, unknown names, templates that do not
-            parse or that use a variable there is not.
+            Listing every problem: no such folder, no template in it, unknown names, files that are no text,
+            templates that do not parse or that fail with values they may be given.
         """
-        own = {path.stem: path.read_text() for path in sorted(FOLDER.glob("*.jinja"))}
-        given = _given(Path(folder)) if folder is not None else {}
+        own = {path.stem: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.jinja"))}
+        given, problems = _given(Path(folder)) if folder is not None else ({}, [])
         prompts = cls(own | given)
-        problems = [problem for name in given for problem in prompts._problems(name)]
+        problems += [problem for name in given for problem in prompts._problems(name)]
         if problems:
             raise InputError(f"prompt templates in {folder}", problems)
         return prompts
@@ -101,22 +132,34 @@ class Prompts:
         return ({"role": "system", "content": system}, {"role": "user", "content": question})
 
     def _problems(self, name: str) -> list[str]:
+        """What goes wrong with any values that a template may be given, each once."""
+        found = (self._problem(name, values) for values in trials(name))
+        return list(dict.fromkeys(problem for problem in found if problem))
+
+    def _problem(self, name: str, values: Mapping[str, object]) -> str:
         try:
-            self.fill(name, **TEMPLATES[name])
+            self.fill(name, **values)
         except jinja2.TemplateSyntaxError as error:
-            return [f"{name}.jinja, line {error.lineno}: {error.message}"]
+            return f"{name}.jinja, line {error.lineno}: {error.message}"
         except jinja2.UndefinedError as error:
-            return [f"{name}.jinja: {error.message}; there are {', '.join(TEMPLATES[name])}"]
-        return []
+            return f"{name}.jinja: {error.message}; there are {', '.join(TEMPLATES[name])}"
+        except _FAILURES as error:
+            return f"{name}.jinja: {type(error).__name__}: {error}"
+        return ""
 
 
-def _given(folder: Path) -> dict[str, str]:
+def _given(folder: Path) -> tuple[dict[str, str], list[str]]:
+    """The texts of a user's templates by name, and what is wrong with the files."""
     if not folder.is_dir():
-        raise InputError(f"prompt templates in {folder}", ["no such folder"])
-    given = {path.stem: path.read_text() for path in sorted(folder.glob("*.jinja"))}
-    problems = [f"{name}.jinja is no template of these" for name in given if name not in TEMPLATES]
-    if problems or not given:
-        known = f"the names are {', '.join(f'{name}.jinja' for name in TEMPLATES)}"
-        problems = [*problems, "no *.jinja file in it"] if not given else problems
-        raise InputError(f"prompt templates in {folder}", [*problems, known])
-    return given
+        return {}, ["no such folder"]
+    paths, given, problems = sorted(folder.glob("*.jinja")), {}, []
+    unknown = [f"{path.name} is no template of these" for path in paths if path.stem not in TEMPLATES]
+    if unknown or not paths:
+        problems += [*unknown, *([] if paths else ["no *.jinja file in it"])]
+        problems.append(f"the names are {', '.join(f'{name}.jinja' for name in TEMPLATES)}")
+    for path in paths:
+        try:
+            given[path.stem] = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            problems.append(f"{path.name} cannot be read as UTF-8 text ({error})")
+    return {name: text for name, text in given.items() if name in TEMPLATES}, problems

@@ -2,62 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
 import re
-import unicodedata
-from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-Outcome = Literal["yes", "no", "insufficient", "unparsed"]
+from tasks.summer.choices import Outcome, choice_of, line_choice
+from tasks.summer.plain_text import plain
+
 OUTCOMES: tuple[Outcome, ...] = ("yes", "no", "insufficient", "unparsed")
 
-# What stands for each outcome, by task; label 1 of dir is up. Longest alternatives first.
-_INSUFFICIENT = (
-    r"(?:insufficient(?:ly)?|inconclusive|undetermined|not\s+enough)"
-    r"(?:\s+(?:evidence|information|data|knowledge))?"
-)
-_WORDS = {
-    "de": {"yes": r"yes", "no": r"no(?:pe)?", "insufficient": _INSUFFICIENT},
-    "dir": {
-        "yes": r"increas(?:es|ed|ing|e)|up-?\s?regulat(?:es|ed|ion|e)|upwards?|up",
-        "no": r"decreas(?:es|ed|ing|e)|down-?\s?regulat(?:es|ed|ion|e)|downwards?|down",
-        "insufficient": _INSUFFICIENT,
-    },
-}
-_OPTION = {
-    task: re.compile("|".join(rf"(?P<{name}>\b(?:{word})\b)" for name, word in words.items()))
-    for task, words in _WORDS.items()
-}
-# A line's numbering or bullet: "3.", "(c)", "- ", "[x]", "#".
-_NUMBERING = re.compile(r"^(?:[-•·>#~]+\s*|\[?[x ]\]\s*|\(?(?:\d{1,2}|[a-h]|i{1,3}|iv)[.):]\s*)+")
 _STRONG = re.compile(
-    r"\b(?:final|overall|closing)\s+(?:answer|choice|verdict|conclusion|prediction)\b"
+    r"\b(?:final|overall|closing)\s+(?:answer|choice|verdict|conclusion|decision|prediction)\b"
     r"\s*(?:is|would be)?\s*[:=\-–—]*"
 )
 _WEAK = re.compile(
-    r"\b(?:(?:the|my)\s+(?:best\s+)?(?:answer|choice|verdict|prediction)\s+(?:is|would\s+be)\s*:?"
-    r"|(?:answer|choice|verdict|conclusion|prediction)\s*[:=]"
+    r"\b(?:(?:the|my)\s+(?:best\s+)?(?:answer|choice|verdict|decision|prediction)\s+(?:is|would\s+be)\s*:?"
+    r"|(?:answer|choice|verdict|conclusion|decision|prediction)\s*[:=]"
     r"|i\s+(?:would\s+)?(?:choose|pick|select|answer)\b\s*:?)"
 )
-_THINKING = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
-_OPEN_THINKING = re.compile(r"<think(?:ing)?>.*\Z", re.DOTALL)
-# The question's own word, which is no answer: "knock-down", "knocking STAT1 down".
-_KNOCK_DOWN = re.compile(r"\bknock(?:ed|ing|s)?(?:\s+\w+)?[-\s]?down\b")
-# What "up after ..." has and "ends up with" has not.
-_GOES_ON = re.compile(
-    r"\s+(?!(?:after|upon|when|if|following|because|since|as|due|by|relative|compared|in\s+response)\b)\w"
-)
-_NEGATION = re.compile(
-    r"\b(?:no|not|neither|nor|never|than|instead of|cannot|(?:ca|do|does|did|is|are|was|were|wo|would|will|"
-    r"could|should)nt)\s*$"
-)
-# Where the answer proper ends and its reasons begin.
-_REASONS = re.compile(r"[.;!?(\n]|\s[-–—]\s|,|\b(?:because|since|as|due|given|based|note)\b")
-# A restated list of choices joins them so, with a neutral verb or nothing else in between.
-_JOINED = re.compile(r"^\s*(?:[/|,;]|\bor\b|\band\b|[\s/|,;'\"()\[\].]|\d{1,2}[.):]|\b[a-c][.):])*\s*$")
 
 
 def parse_vote(text: str, task: str, *, cut_off: bool = False) -> Outcome:
@@ -81,26 +44,15 @@ def parse_vote(text: str, task: str, *, cut_off: bool = False) -> Outcome:
         choice settles it: what follows "final answer", what follows "answer:" and the like, lines that
         consist of a choice.
     """
-    body = _plain(text)
+    body = plain(text)
     if cut_off:
         body = _without_torn_word(body)
     for marker in (_STRONG, _WEAK):
-        said = {found for segment in _segments(body, marker) if (found := _choice(segment, task))}
+        said = {found for segment in _segments(body, marker) if (found := choice_of(segment, task))}
         if said:
-            return said.pop() if len(said) == 1 else "unparsed"
+            sure = said - {"unparsed"}
+            return sure.pop() if len(sure) == 1 else "unparsed"
     return "unparsed" if cut_off else _from_lines(body, task)
-
-
-def _plain(text: str) -> str:
-    """Lower case without markup, hidden reasoning and typographic variety."""
-    text = unicodedata.normalize("NFKC", text).casefold()
-    text = _OPEN_THINKING.sub(" ", _THINKING.sub(" ", text))
-    # What a model puts in a box is its final answer.
-    text = re.sub(r"\\boxed\s*\{(?:\\\w+\s*\{)?([^{}]*)\}+", r"\nfinal answer: \1\n", text)
-    text = re.sub(r"\\(?:text|textbf|mathrm)\s*", " ", text)
-    text = _KNOCK_DOWN.sub("perturbation", re.sub(r"[*_`\"“”‘’'{}$]", "", text))
-    text = "\n".join(re.sub(r"[ \t\f\v\r]+", " ", line).strip() for line in text.split("\n"))
-    return re.sub(r"\n{2,}", "\n\n", text).strip("\n")
 
 
 def _without_torn_word(body: str) -> str:
@@ -119,73 +71,17 @@ def _segments(body: str, marker: re.Pattern) -> list[str]:
     return found
 
 
-def _choice(segment: str, task: str) -> Outcome | None:
-    """The one choice a segment makes; None where it makes none, or lists several."""
-    segment = _NUMBERING.sub("", segment).strip()
-    mentions = [(match.lastgroup, match.span()) for match in _OPTION[task].finditer(segment)]
-    mentions = [m for m in mentions if not _is_prose(segment, m)]
-    if not mentions or _is_restated(segment, mentions):
-        return None
-    if len({name for name, _ in mentions}) == 1:
-        return None if _is_negated(segment, mentions[0][1][0]) else mentions[0][0]
-    if mentions[0][0] == "insufficient" and {"yes", "no"} <= {name for name, _ in mentions[1:]}:
-        return "insufficient"  # "insufficient evidence to say yes or no"
-    # Several different ones: the choice stands before its reasons, or there is none.
-    reasons = _REASONS.search(segment)
-    head = [m for m in mentions if m[1][1] <= reasons.start()] if reasons else mentions
-    names = {name for name, _ in head}
-    tail = {name for name, _ in mentions[len(head) :]}
-    if len(names) != 1 or "insufficient" in tail | names or _is_negated(segment, head[0][1][0]):
-        return "unparsed"
-    return head[0][0]
-
-
-def _is_prose(segment: str, mention: tuple[str, tuple[int, int]]) -> bool:
-    """Whether the word means something else: the "no" of "no evidence", the "up" of "ends up with"."""
-    start, end = mention[1]
-    small = segment[start:end] in {"no", "up", "down"}
-    return small and start > 0 and _GOES_ON.match(segment[end:]) is not None
-
-
-def _is_negated(segment: str, start: int) -> bool:
-    return _NEGATION.search(segment[:start]) is not None
-
-
-def _is_restated(segment: str, mentions: Sequence[tuple[str, tuple[int, int]]]) -> bool:
-    """Whether the segment only lists at least two of the choices one after the other."""
-    if len({name for name, _ in mentions}) < 2:
-        return False
-    gaps = [segment[a[1][1] : b[1][0]] for a, b in itertools.pairwise(mentions)]
-    return all(_JOINED.match(gap) for gap in gaps)
-
-
 def _from_lines(body: str, task: str) -> Outcome:
     """The choice of the lines that consist of one; lines that list the choices again are passed over."""
-    lines = [_line_choice(line, task) for line in body.split("\n")]
+    lines = [line_choice(line, task) for line in body.split("\n")]
     blocks: list[list[str]] = []
     for before, found in zip([None, *lines], lines, strict=False):
         if found and before:
             blocks[-1].append(found)
         elif found:
             blocks.append([found])
-    said = {block[0] for block in blocks if len(set(block)) == 1}
-    if len(said) == 1:
-        return said.pop()
-    return "unparsed"
-
-
-def _line_choice(line: str, task: str) -> str | None:
-    """The choice a line consists of; "listed" where it consists of several."""
-    line = _NUMBERING.sub("", line).strip(" .:;,!()[]")
-    whole = _OPTION[task].fullmatch(line)
-    if whole:
-        return whole.lastgroup
-    # "yes, because ..." and "no - the two ..." are lines of their choice too, "no gene ..." is not.
-    head = re.match(r"[^.;:,(–—]*?(?=[.;:,(–—]|\s-\s)", line)
-    found = _OPTION[task].fullmatch(head.group().strip()) if head else None
-    if found is None:
-        return None
-    return _choice(line, task) or "listed"
+    said = {block[0] for block in blocks if len(set(block)) == 1} - {"listed"}
+    return said.pop() if len(said) == 1 else "unparsed"
 
 
 def count_votes(outcomes: pd.DataFrame) -> pd.DataFrame:

@@ -16,6 +16,7 @@ import pytest
 from flows.__main__ import main
 from flows.answer_options import AnswerOptions
 from flows.language_model import key_from_secret
+from storage.answers import AnswerLedger
 from storage.tables import read_predictions
 from tasks.summer.engines.protocol import EngineError
 from tests.flows.jobs import run_pqa, start_pqa
@@ -145,6 +146,13 @@ def test_a_budget_stops_with_a_sentence(tables, tmp_path, capsys):
         assert 2 <= len(server.bodies) < 100
         assert main(arguments(tables, tmp_path, server.url)) == 0
         assert len(server.bodies) == 150
+
+
+def test_a_second_command_on_the_same_folder_stops_with_a_sentence(tables, tmp_path, capsys):
+    with ScriptedServer(drawn) as server, AnswerLedger(tmp_path / "ledger"):
+        assert main(arguments(tables, tmp_path, server.url)) == 1
+        assert server.bodies == []
+    assert "another process writes answers to" in capsys.readouterr().err
 
 
 def test_before_it_starts_a_run_says_what_it_will_cost(tables, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage import answers
-from storage.answers import Answer, AnswerLedger, answer_key, prompt_digest, read_answers
+from storage.answers import Answer, AnswerLedger, answer_key, prompt_digest, read_answers, read_rows
 from storage.errors import StorageError
 from tests.language_models import count_statuses
 
@@ -156,6 +157,42 @@ def test_a_line_torn_in_writing_is_no_answer(tmp_path):
     (tmp_path / "journal-1-x.jsonl").write_text(whole.replace(key(1), key(2)) + whole[: len(whole) // 2])
     with AnswerLedger(tmp_path) as ledger:
         assert (len(ledger), ledger.status(key(2))) == (2, "ok")
+
+
+def test_half_a_surrogate_pair_in_a_reply_is_replaced_and_blocks_nothing(tmp_path):
+    half = json.loads('"yes \\ud83d"')
+    with AnswerLedger(tmp_path) as ledger:
+        ledger.add(answer(1, text=half))
+        ledger.add(Answer(key(2), 0, 2, "m", "error", error=half))
+        journal = next(tmp_path.glob("journal-*")).read_text()
+    assert rows(tmp_path)[key(1)]["text"] == rows(tmp_path)[key(2)]["error"] == "yes ?"
+    # The same where a killed process left it in its journal.
+    left = journal.replace("yes ?", "yes \\ud83d").replace(key(1), key(3))
+    (tmp_path / "journal-1-x.jsonl").write_text(left)
+    with AnswerLedger(tmp_path) as ledger:
+        assert ledger.status(key(3)) == "ok"
+    assert rows(tmp_path)[key(3)]["text"] == "yes ?"
+
+
+def test_a_failure_does_not_come_over_an_answer_with_a_text(tmp_path):
+    ways = {1: "length", 2: "ok", 3: "empty", 4: "error"}
+    with AnswerLedger(tmp_path) as ledger:
+        for number, way in ways.items():
+            ledger.add(answer(number, way, "so far" if way in answers.WITH_TEXT else ""))
+        for number in ways:
+            ledger.add(answer(number, "error", ""))
+        now = [ledger.status(key(number)) for number in ways]
+        assert now == ["length", "ok", "error", "error"]
+    with AnswerLedger(tmp_path) as ledger:
+        assert [ledger.status(key(number)) for number in ways] == now
+        ledger.add(answer(1, "ok", "all of it"))
+    read = {key: (status, text) for text, key, status in read_rows(tmp_path, ("text", "key", "status"))}
+    assert [read[key(number)] for number in ways] == [
+        ("ok", "all of it"),
+        ("ok", "so far"),
+        ("error", ""),
+        ("error", ""),
+    ]
 
 
 def test_a_full_disk_is_said_in_a_sentence_and_what_was_kept_stays(tiny_disk):

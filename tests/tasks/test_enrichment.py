@@ -87,6 +87,37 @@ def test_clusters_without_a_label_are_named_and_not_scored(index):
             "1. Overview - They splice.\n2. Upstream - SR.\n3. Name - mRNA splicing\n\nNote: guess.",
             "mRNA splicing",
         ),
+        ("## Overview\nThey splice.\n\n## Upstream\nSR.\n\n## Name\nmRNA splicing", "mRNA splicing"),
+        ("**Overview**\nThey splice.\n**Upstream**\nSR.\n**Name**\n\n**mRNA splicing**", "mRNA splicing"),
+        ("Overview: They splice.\nUpstream: SR.\nCluster name: mRNA splicing", "mRNA splicing"),
+        ("Overview: They splice.\nUpstream: SR.\n**Suggested name:** *mRNA splicing*", "mRNA splicing"),
+        (
+            "Overview (at most three sentences):\nThey splice.\nUpstream regulators: SR.\n"
+            "Name (at most ten words): mRNA splicing",
+            "mRNA splicing",
+        ),
+        (
+            "Part 1 - Overview: They splice.\nPart 2 - Upstream: SR.\nPart 3 - Name: mRNA splicing",
+            "mRNA splicing",
+        ),
+        (
+            "1) Overview: They splice.\n2) Upstream: SR.\n3) Name of the cluster: mRNA splicing",
+            "mRNA splicing",
+        ),
+        (
+            "**Part 1: Overview**\nThey splice.\n**Part 2: Upstream**\nSR.\n**Part 3: Name**\nmRNA splicing",
+            "mRNA splicing",
+        ),
+        (
+            '{\n  "overview": "They splice.",\n  "upstream": "SR.",\n  "name": "mRNA splicing"\n}',
+            "mRNA splicing",
+        ),
+        (
+            "Name: something else?\n</think>\nOverview: They splice.\nUpstream: SR.\nName: mRNA splicing",
+            "mRNA splicing",
+        ),
+        ("<think>Overview: They splice.\nUpstream: SR.\nName: mRNA splicing", ""),
+        ("\n" * 5000 + "-" * 5000, ""),
         ("I cannot tell.", ""),
         ("", ""),
     ],
@@ -108,6 +139,18 @@ def test_a_prompt_for_a_cluster_describes_its_members_and_not_its_label():
     assert "- A: does this" in said
     assert "- B:" not in said
     assert "secret" not in said
+
+
+def test_a_prompt_for_a_large_cluster_says_how_many_of_its_genes_are_shown():
+    genes = tuple(f"G{number}" for number in range(100))
+    _, question = cluster_messages(
+        Cluster(0, genes, ""),
+        "gene",
+        texts=GeneTexts("entries", lambda role, gene: ""),
+        prompts=Prompts.load(),
+    )
+    assert "Cluster of 100 genes, of which 60 are shown: G0, " in question["content"]
+    assert "G60" not in question["content"]
 
 
 def test_clusters_are_read_in_both_layouts_and_nothing_else(tmp_path):

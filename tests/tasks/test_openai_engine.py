@@ -116,6 +116,24 @@ def test_every_way_an_answer_can_end_is_kept_apart(tmp_path):
     assert answered["seconds"] > 0
 
 
+@pytest.mark.parametrize(
+    ("usage", "prompt_tokens"),
+    [
+        ("many", -1),
+        ([1, 2], -1),
+        ({"prompt_tokens": "7", "completion_tokens": None}, -1),
+        ({"prompt_tokens": 2**70, "completion_tokens": -5}, -1),
+        ({"prompt_tokens": 7, "prompt_tokens_details": [3]}, 7),
+        ({"prompt_tokens": 7, "prompt_tokens_details": {"cached_tokens": {}}}, 7),
+    ],
+)
+def test_tokens_that_a_server_counts_in_another_form_are_unknown(tmp_path, usage, prompt_tokens):
+    with ScriptedServer(lambda body, number: "yes", usage=usage) as server:
+        assert run(tmp_path, requests_for(1), engine_for(server), total=3).done == 3
+    found = {(row["prompt_tokens"], row["output_tokens"], row["cached_tokens"]) for row in rows(tmp_path)}
+    assert found == {(prompt_tokens, -1, -1)}
+
+
 def test_a_rerun_asks_only_what_is_missing_and_identical_prompts_once(tmp_path):
     with ScriptedServer(lambda body, number: Misdeed("status", 400)) as server:
         asked = run(tmp_path, requests_for(1), engine_for(server), total=3, most_failed=3)

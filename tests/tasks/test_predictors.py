@@ -353,6 +353,13 @@ def test_sampled_retrieval_with_a_budget_for_all_is_the_mean_of_each_category(gr
         assert score[0] == pytest.approx(np.mean(found))
 
 
+def test_no_pairs_have_no_sampled_scores(graph):
+    table = checked_tables(small_tables())["de"]
+    observed = ObservedPairs.build(Observations.build(table, gene_strength=1))
+    similarity, none = GeneSimilarity.build(graph, kind="shared"), np.array([], dtype=object)
+    assert sampled_scores(none, none, observed, similarity, neighbours=3, budget=5, seed=0).shape == (0,)
+
+
 def test_sampled_draws_come_from_the_right_cells(graph):
     """A pair's draws must not depend on the other pairs, and must reach all of a gene's observations."""
     table = checked_tables(small_tables())["de"]

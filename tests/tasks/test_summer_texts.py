@@ -18,7 +18,7 @@ from tasks.knowledge.symbols import SymbolIndex
 from tasks.summer.entries import MOST_ENTRIES, EntryIndex, first_sentences
 from tasks.summer.gene_texts import texts_from_entries, texts_from_files
 from tasks.summer.summaries import SummaryWriter, read_summaries, summary_requests, write_summaries
-from tasks.summer.templates import TEMPLATES, Prompts
+from tasks.summer.templates import TEMPLATES, Prompts, trials
 from tests.summer_world import SAMPLING, linked_groups
 
 
@@ -114,8 +114,8 @@ def test_published_summaries_are_read_from_folder_and_archive_with_relations_fir
 def test_every_template_is_there_and_a_change_changes_the_digest():
     prompts = Prompts.load()
     assert set(prompts.sources) == set(TEMPLATES)
-    for name, values in TEMPLATES.items():
-        assert prompts.fill(name, **values)
+    for name in TEMPLATES:
+        assert all(prompts.fill(name, **values) for values in trials(name))
     other = Prompts(dict(prompts.sources) | {"summary_entries": "x"})
     assert other.digest != prompts.digest == Prompts.load().digest
 
@@ -137,6 +137,45 @@ def test_a_users_templates_come_in_place_and_are_checked_before_use(tmp_path):
     assert "'tusk' is undefined" in str(error.value)
     with pytest.raises(InputError, match="no such folder"):
         Prompts.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("answer_system", "{% if task == 'dir' %}{{ tusk }}{% endif %}", "'tusk' is undefined"),
+        ("answer_system", "{% if not reasoning %}{{ 1 + 'a' }}{% endif %}", "TypeError"),
+        ("answer_question", "{% if not observations %}{{ observations[0] }}{% endif %}", "no element 0"),
+        ("answer_question", "{{ 1 / (gene_text | length) }}", "ZeroDivisionError"),
+        ("answer_question", "{% if task == 'dir' %}{{ outcomes[2] }}{% endif %}", "no element 2"),
+        ("summary_one_hop", "{% if role == 'gene' and not related %}{% include 'x' %}{% endif %}", "x"),
+        ("gene_set_question", "{{ members[0].text or nobody }}", "'nobody' is undefined"),
+        ("summary_entries", "{{ gene | shout }}", "No filter named 'shout'"),
+    ],
+)
+def test_a_users_template_is_tried_on_all_it_may_be_given(tmp_path, name, content, problem):
+    (tmp_path / f"{name}.jinja").write_text(content)
+    with pytest.raises(InputError) as error:
+        Prompts.load(tmp_path)
+    (said,) = error.value.problems
+    assert said.startswith(f"{name}.jinja")
+    assert problem in said
+
+
+def test_all_that_is_wrong_with_a_users_templates_is_in_one_message(tmp_path):
+    (tmp_path / "answer_system.jinja").write_bytes("é".encode("latin-1"))
+    (tmp_path / "summary_system.jinja").mkdir()
+    (tmp_path / "summary_entries.jinja").write_text("{{ nothing }}")
+    (tmp_path / "gene_set_system.jinja").write_text("{% if kind == 'gene' %}{{ one }}{% endif %}")
+    (tmp_path / "wrong_name.jinja").write_text("")
+    with pytest.raises(InputError) as error:
+        Prompts.load(tmp_path)
+    named = ("answer_system", "summary_system", "summary_entries", "gene_set_system", "wrong_name")
+    assert all(any(word in problem for problem in error.value.problems) for word in named)
+
+
+def test_a_users_template_may_be_written_in_any_letters(tmp_path):
+    (tmp_path / "summary_entries.jinja").write_text("Qué hace {{ gene }}?", encoding="utf-8")
+    assert Prompts.load(tmp_path).fill("summary_entries", gene="MYC", entries=[]) == "Qué hace MYC?"
 
 
 def test_summaries_are_asked_for_twice_and_written_in_the_published_layout(graph, tmp_path):
@@ -161,3 +200,20 @@ def test_summaries_are_asked_for_twice_and_written_in_the_published_layout(graph
     assert rows["desc_1hop_gene.json"] == 1
     texts = texts_from_files(tmp_path / "out", "engine", {})
     assert (texts.text("pert", "G00"), texts.text("pert", "G01")[:6]) == ("hop", "It is ")
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "summary"),
+    [
+        ("<think>Let me see.</think>\nIt drives growth.", "ok", "It drives growth."),
+        ("Let me see.\n</think>\nIt drives growth. It is", "length", "It drives growth."),
+        ("<think>Let me see. What does it", "length", None),
+        ("<|channel|>analysis<|message|>Let me see.", "length", None),
+    ],
+)
+def test_hidden_reasoning_is_no_summary(tmp_path, text, status, summary):
+    keys = {"ab" * 32: ("pert", "G00")}
+    with AnswerLedger(tmp_path) as ledger:
+        ledger.add(Answer("ab" * 32, 0, 0, "m", status, text=text))
+        read = read_summaries(keys, ledger)
+    assert read["pert"] == ({"G00": summary} if summary else {})

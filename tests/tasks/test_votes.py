@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -26,6 +28,8 @@ PROSE = (
     "- It ends up in the nucleolus, going down the gradient is not needed.",
     "The question asks whether knock-down changes the gene.",
 )
+# The beginning of a reply in channels: thought, and not the answer.
+ANALYSIS = "<|channel|>analysis<|message|>Final answer: no"
 
 
 @st.composite
@@ -129,10 +133,110 @@ def test_choices_that_are_only_listed_again_are_no_answer(order, joint):
         ("<think>it may be that the final answer: no", "de", "unparsed"),
         ("1. Yes\n2. No\n3. Insufficient evidence\n\nNo", "de", "no"),
         ("\uff26inal answer: \uff39es", "de", "yes"),
+        ("Final answer: No evidence", "de", "unparsed"),
+        ("Final answer: no, the gene does not change", "de", "no"),
+        ("Final answer: no the gene does not change", "de", "no"),
+        ("Final answer: insufficient evidence to say yes", "de", "insufficient"),
+        ("Final answer: insufficient evidence, so no", "de", "unparsed"),
+        ("Final answer: increase rather than decrease", "dir", "yes"),
+        ("Final answer: it does not decrease but increases", "dir", "yes"),
+        ("Final answer: Increase or decrease? Decrease.", "dir", "no"),
+        ("Final answer: the gene is not, as one might think, increased", "dir", "unparsed"),
+        ("Final answer: <b>Yes</b>", "de", "yes"),
+        ("To give a final answer, I weigh whether it increases.\nFinal answer: decrease", "dir", "no"),
+        (f"Final answer: yes {',' * 60} x no", "de", "yes"),
     ],
 )
 def test_what_models_write(text, task, outcome):
     assert parse_vote(text, task) == outcome
+
+
+@pytest.mark.parametrize(
+    ("text", "task", "outcome"),
+    [
+        ("Final answer: no, wait</think>\nFinal answer: yes", "de", "yes"),
+        ("<think>no</think> hm </think>\nyes", "de", "yes"),
+        ("[THINK]Final answer: no[/THINK]Final answer: yes", "de", "yes"),
+        ("<THINK>Final answer: no", "de", "unparsed"),
+        (f"{ANALYSIS}<|end|><|start|>assistant<|channel|>final<|message|>yes<|return|>", "de", "yes"),
+        (ANALYSIS, "de", "unparsed"),
+    ],
+)
+def test_hidden_reasoning_is_no_answer(text, task, outcome):
+    assert parse_vote(text, task) == outcome
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I cannot say yes",
+        "I would not say yes",
+        "it isn't a yes",
+        "it can\u2019t be yes",
+        "unlikely to be yes",
+        "yes is unlikely",
+        "None of the observations suggests yes",
+        "I cannot, in good conscience, say yes",
+        "I would not go as far as yes",
+        "no gene here suggests yes",
+        "not yes",
+    ],
+)
+@pytest.mark.parametrize("announced", ["", "Final answer: ", "My answer is: "])
+def test_a_yes_that_is_denied_is_none(text, announced):
+    assert parse_vote(announced + text, "de") == "unparsed"
+
+
+@pytest.mark.parametrize("text", ["No doubt, yes", "yes, no doubt", "Yes. There is no question about it."])
+@pytest.mark.parametrize("announced", ["", "Final answer: "])
+def test_a_yes_without_a_doubt_is_one(text, announced):
+    assert parse_vote(announced + text, "de") == "yes"
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"),
+    [
+        ("X is downregulated by Y, so its level goes up", "unparsed"),
+        ("Y normally downregulates X", "unparsed"),
+        ("Y normally downregulates X. Increase.", "yes"),
+        ("loss of upregulation", "unparsed"),
+        ("loss of upregulation, so decrease", "no"),
+        ("decreased Y decreases X", "unparsed"),
+        ("decreased Y increases X", "unparsed"),
+        ("it increases, because less of it is downregulated", "unparsed"),
+        ("increase (Y downregulates it)", "yes"),
+        ("loss of the repressor increases it", "yes"),
+    ],
+)
+def test_a_cause_is_not_taken_for_the_effect(text, outcome):
+    assert parse_vote(f"Final answer: {text}", "dir") == outcome
+    # What holds of one direction holds of the other.
+    words = {"increas": "decreas", "upreg": "downreg", "goes up": "goes down"}
+    there = words | {new: old for old, new in words.items()}
+    mirrored = re.sub("|".join(there), lambda match: there[match.group()], text.lower())
+    swapped = {"yes": "no", "no": "yes"}.get(outcome, outcome)
+    assert parse_vote(f"Final answer: {mirrored}", "dir") == swapped
+
+
+@pytest.mark.parametrize(
+    ("text", "outcome"),
+    [
+        ('{"final_answer": "yes"}', "yes"),
+        ('```json\n{\n  "reasoning": "a yes would be odd",\n  "final_answer": "no"\n}\n```', "no"),
+        ("final_answer: no", "no"),
+        ("insufficient_evidence", "insufficient"),
+        ("Final answer: insufficient_evidence", "insufficient"),
+        ("<final_answer>yes</final_answer>", "yes"),
+        ("It is near.\n<answer>yes</answer>", "yes"),
+        ("_Yes_", "yes"),
+        ("No clear change.", "no"),
+        ("**No significant change.**", "no"),
+        ("Final answer: no clear change", "no"),
+        ("No clear change was seen after related knock-downs.", "unparsed"),
+    ],
+)
+def test_fields_tags_and_the_questions_own_words_are_read(text, outcome):
+    assert parse_vote(text, "de") == outcome
 
 
 def test_a_word_at_the_very_end_of_a_cut_off_answer_may_be_the_beginning_of_another():

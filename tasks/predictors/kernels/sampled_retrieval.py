@@ -171,7 +171,7 @@ def _candidates(observed: ObservedPairs, sides: dict, pert_kind: str, gene_kind:
     """Observed pairs of every combination of a pair's perturbations and genes of these kinds [n_pairs, n]."""
     pert, gene = sides["pert"][pert_kind], sides["gene"][gene_kind]
     positions = observed.find(pert[:, :, None], gene[:, None, :])
-    return positions.reshape(len(pert), -1)
+    return positions.reshape(len(pert), pert.shape[1] * gene.shape[1])
 
 
 def _spans(

@@ -183,7 +183,6 @@ class OpenAIEngine:
             reply = json.loads(body)
             choice = reply["choices"][0]
             text = choice["message"].get("content") or ""
-            usage = reply.get("usage") or {}
             reason = str(choice.get("finish_reason") or "")
         except (ValueError, KeyError, IndexError, TypeError, AttributeError):
             return None
@@ -191,7 +190,8 @@ class OpenAIEngine:
             return None
         cut_off = reason == "length"
         status = "empty" if not text.strip() else ("length" if cut_off else "ok")
-        details = usage.get("prompt_tokens_details") or {}
+        usage = _object(reply.get("usage"))
+        details = _object(usage.get("prompt_tokens_details"))
         return Answer(
             request.key,
             request.vote,
@@ -237,8 +237,15 @@ def _seconds(headers: Mapping[str, str]) -> float | None:
         return None
 
 
+def _object(value: object) -> dict:
+    """What a server says of usage, empty where it says it in another form."""
+    return value if isinstance(value, dict) else {}
+
+
 def _count(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else -1
+    """A number of tokens; -1 where it is none that can be kept."""
+    known = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+    return value if known else -1
 
 
 def check_urls(urls: Sequence[str]) -> list[str]:
