@@ -118,8 +118,8 @@ def benchmark_predictors(
     stems = tuple(catalog.path_of("data_sets", name) for name in data_sets)
     given = ScreenOptions(screen=catalog.path_of("screens", screen), **columns.model_dump())
     known = _knowledge(knowledge, catalog)
-    predict, answer = _predict(predict, catalog), _answer(answer, catalog)
-    check_inputs(stems, given, known, answer, predict)
+    predict, answer, sets = _predict(predict, catalog), _answer(answer, catalog), _sets(sets, catalog)
+    check_inputs(stems, given, known, answer, predict, expression, sets)
     places_artifact(settings.mlflow_pages, settings.dashboard)
     with _gpu_slot(predict, answer):
         benchmark.fn(
@@ -128,7 +128,7 @@ def benchmark_predictors(
             quality=quality,
             expression=expression,
             label=label,
-            sets=_sets(sets, catalog),
+            sets=sets,
             knowledge=known,
             predict=predict,
             answer=answer,
