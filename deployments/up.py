@@ -9,8 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-
-from filelock import FileLock, Timeout
+from typing import NoReturn
 
 from deployments.services import LOOPBACK, check_ports, drop_client_settings, make_services
 from deployments.settings import ServiceSettings
@@ -18,6 +17,7 @@ from deployments.supervisor import Supervisor
 from flows.up_options import UpOptions
 from storage.atomic import disk_errors, remove, write_json
 from storage.errors import InputError, PqaError
+from storage.locks import only_one
 
 NO_LOGIN = (
     "WARNING: listening on {host}. Neither Prefect nor MLflow nor Dask has a login: whoever reaches these "
@@ -63,13 +63,12 @@ def _lock(workspace: Path) -> Iterator[None]:
     """Lock the workspace; `pqa benchmark` takes the same lock for its own server."""
     with disk_errors(workspace):
         (workspace / "prefect").mkdir(parents=True, exist_ok=True)
-    lock = FileLock(workspace / "prefect" / "server.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
+
+    def refuse() -> NoReturn:
         message = "another `pqa up` or a job has this workspace; end it, or give another --workspace"
-        raise InputError(str(workspace), [message]) from error
-    with lock:
+        raise InputError(str(workspace), [message])
+
+    with only_one(workspace / "prefect" / "server.lock", refuse):
         yield
 
 
