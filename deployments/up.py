@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from deployments.services import LOOPBACK, check_ports, drop_client_settings, make_services
+from deployments.services import LOOPBACK, drop_client_settings, make_services
 from deployments.settings import ServiceSettings
 from deployments.supervisor import Supervisor
+from deployments.up_checks import check_up
 from flows.up_options import UpOptions
 from storage.atomic import disk_errors, remove, write_json
 from storage.errors import InputError, PqaError
@@ -31,13 +32,11 @@ def main(options: UpOptions) -> None:
     Raises
     ------
     PqaError
-        If the workspace is served already, a port is in use, or a service does not start.
+        If the workspace is served already, an option cannot be used, or a service does not start.
     """
     settings = ServiceSettings.from_options(options)
-    if not settings.has_own_data and not settings.data.is_dir():
-        raise InputError(str(settings.data), ["no such folder; --data names the one that holds screens"])
     with _lock(settings.workspace):
-        check_ports(options)
+        check_up(options, settings)
         _make_folders(settings)
         drop_client_settings(os.environ)
         if options.host not in LOOPBACK:
@@ -75,7 +74,7 @@ def _lock(workspace: Path) -> Iterator[None]:
 def _make_folders(settings: ServiceSettings) -> None:
     folders = [settings.workspace / "logs", settings.workspace / "mlflow-artifacts"]
     folders += [settings.data] if settings.has_own_data else []
-    folders += [Path(settings.watch)] if "://" not in settings.watch else []
+    folders += [Path(settings.watch)] if settings.has_own_inbox else []
     for folder in folders:
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,9 @@ from pydantic import Field
 
 from flows.base_options import Options
 
+#: Bounds of bootstrap draws: with fewer there are no limits of a 95 % interval to speak of.
+DRAWS = {"ge": 20, "le": 100_000}
+
 PredictorName = Literal[
     "prior", "physical", "retrieval", "kernel", "stack", "ensemble", "mlp", "gat", "genept", "gears"
 ]
@@ -88,9 +91,5 @@ class PredictorOptions(Options):
         "cpu", title="Device", description="Where mlp, gat and gears train; auto: cuda where there is one."
     )
     draws: int = Field(
-        1000,
-        ge=20,
-        le=100_000,
-        title="Bootstrap draws",
-        description="Resamples of perturbations for intervals.",
+        1000, title="Bootstrap draws", description="Resamples of perturbations for intervals.", **DRAWS
     )
