@@ -68,7 +68,8 @@ class UpOptions(Options):
         None,
         pattern=r"^([01]\d|2[0-3]):[0-5]\d$",
         title="Nightly benchmark",
-        description="HH:MM; empty: as it was before, at first 02:00 and switched off.",
+        description="HH:MM; empty: as it was before, at first 02:00 and switched off. It runs with the "
+        "values that are set for the deployment in Prefect, at first on the simulated screen.",
     )
     timezone: str | None = Field(
         None,
