@@ -50,7 +50,7 @@ def form_of(flow: Flow, catalog: Catalog) -> ParameterSchema:
 
 
 def _offer(schema: dict[str, Any], place: str, names: list[str]) -> None:
-    """Allow only ``names`` at ``place``, where the schema has it; a default that is none of them goes."""
+    """Allow only ``names`` at ``place``, where the schema has it."""
     model, _, field = place.rpartition(".")
     fields = schema["definitions"].get(model, {}).get("properties", {}) if model else schema["properties"]
     if field not in fields:

@@ -59,7 +59,8 @@ class UpOptions(Options):
     dask: str | None = Field(
         None,
         title="Dask cluster",
-        description="Address of a running cluster, used in place of starting one.",
+        description="Address of a running cluster that all runs share, or a preset or YAML file of one that "
+        "each run starts for itself; empty: one is started here.",
     )
     at_once: int = Field(
         4, ge=1, le=64, title="Runs at once", description="Over all deployments; further runs wait."
