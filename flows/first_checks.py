@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.configurations import parsed_settings
-from flows.enrich_stages import check_clusters
+from flows.enrich_stages import cluster_problems
 from flows.label_stages import EMBEDDED_KEYS, EMBEDDED_NAME, check_test
-from flows.language_model import check_answer_options, check_knowledge
+from flows.language_model import answer_problems, knowledge_problems
 from flows.options import (
     AnswerOptions,
     ExpressionOptions,
@@ -78,7 +78,7 @@ def check_inputs(
     sets: GeneSetOptions = GeneSetOptions(),
 ) -> None:
     """Find what is wrong with the inputs before anything is computed, all of it in one message."""
-    problems = check_answer_options(answer) + check_clusters(answer)
+    problems = answer_problems(answer) + cluster_problems(answer)
     try:
         parsed_settings(predict.settings)
     except InputError as error:
@@ -87,7 +87,7 @@ def check_inputs(
         problems += problems_of(LabelSet.of_stem, stem)
     embedded = not labels and screen.screen == EMBEDDED_NAME
     if not (embedded and knowledge.knowledge is None):
-        problems += check_knowledge(knowledge)
+        problems += knowledge_problems(knowledge)
     if knowledge.set_members is not None:
         problems += problems_of(read_gene_sets, knowledge.set_members)
     if not labels:
