@@ -19,7 +19,7 @@ from deployments.catalog import Catalog, read_catalog
 from deployments.settings import ServiceSettings
 from flows.benchmark import benchmark
 from flows.enrich_gene_sets import enrich_gene_sets
-from flows.enrich_stages import check_enrichment
+from flows.enrich_stages import enrichment_problems
 from flows.first_checks import check_inputs
 from flows.label_alone import label_and_track
 from flows.new_screens import NewScreenOptions, new_screens
@@ -118,8 +118,8 @@ def benchmark_predictors(
     stems = tuple(catalog.path_of("data_sets", name) for name in data_sets)
     given = ScreenOptions(screen=catalog.path_of("screens", screen), **columns.model_dump())
     known = _knowledge(knowledge, catalog)
-    predict, answer = _predict(predict, catalog), _answer(answer, catalog)
-    check_inputs(stems, given, known, answer, predict)
+    predict, answer, sets = _predict(predict, catalog), _answer(answer, catalog), _sets(sets, catalog)
+    check_inputs(stems, given, known, answer, predict, expression, sets)
     places_artifact(settings.mlflow_pages, settings.dashboard)
     with _gpu_slot(predict, answer):
         benchmark.fn(
@@ -128,7 +128,7 @@ def benchmark_predictors(
             quality=quality,
             expression=expression,
             label=label,
-            sets=_sets(sets, catalog),
+            sets=sets,
             knowledge=known,
             predict=predict,
             answer=answer,
@@ -199,7 +199,7 @@ def name_gene_sets(
     settings = ServiceSettings.from_environment()
     catalog = _catalog(settings)
     options, answer = _needed(knowledge, catalog), _answer(answer, catalog)
-    problems = check_enrichment(answer)
+    problems = enrichment_problems(answer)
     if problems:
         raise InputError("enrich gene sets", problems)
     places_artifact(settings.mlflow_pages, settings.dashboard)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 import typing
 from typing import Any
@@ -50,7 +49,7 @@ def form_of(flow: Flow, catalog: Catalog) -> ParameterSchema:
 
 
 def _offer(schema: dict[str, Any], place: str, names: list[str]) -> None:
-    """Allow only ``names`` at ``place``, where the schema has it; a default that is none of them goes."""
+    """Allow only ``names`` at ``place``, where the schema has it."""
     model, _, field = place.rpartition(".")
     fields = schema["definitions"].get(model, {}).get("properties", {}) if model else schema["properties"]
     if field not in fields:
@@ -100,16 +99,3 @@ def _texts(entry: dict[str, Any]) -> list[dict[str, Any]]:
     if "anyOf" in entry:
         return [kind for option in entry["anyOf"] for kind in _texts(option)]
     return [entry] if entry.get("type") == "string" else []
-
-
-def flattened(schema: ParameterSchema) -> dict[str, dict[str, Any]]:
-    """Every field of a form by its path, with groups opened: for those who want to look at all of it."""
-    fields = {}
-    for name, entry in schema.properties.items():
-        reference = entry.get("$ref") or next((part["$ref"] for part in entry.get("allOf", ())), None)
-        if reference is None:
-            fields[name] = copy.deepcopy(entry)
-            continue
-        group = schema.definitions[reference.rpartition("/")[2]]
-        fields |= {f"{name}.{field}": copy.deepcopy(inner) for field, inner in group["properties"].items()}
-    return fields

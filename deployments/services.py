@@ -14,7 +14,6 @@ from deployments.settings import ServiceSettings
 from deployments.supervisor import Service
 from flows.environment import DEFAULTS
 from flows.up_options import UpOptions
-from storage.errors import InputError
 
 #: Variables of all services beside those of every command; heartbeats tell a dead run from a long one.
 ENVIRONMENT = DEFAULTS | {
@@ -41,14 +40,8 @@ def ports(options: UpOptions) -> dict[str, int]:
     return named
 
 
-def check_ports(options: UpOptions) -> None:
-    """Check that every port is free and given once, and that the host may be listened on.
-
-    Raises
-    ------
-    InputError
-        Naming all problems.
-    """
+def port_problems(options: UpOptions) -> list[str]:
+    """Which ports are in use or given twice, and whether the host may not be listened on, in sentences."""
     problems, seen = [], {}
     for option, port in ports(options).items():
         if port in seen:
@@ -66,8 +59,7 @@ def check_ports(options: UpOptions) -> None:
             f"--host {options.host} opens Prefect and MLflow, which have no login, to whoever reaches this "
             "machine; add --expose if that is meant, or put a reverse proxy before them (docs/deploying.md)"
         )
-    if problems:
-        raise InputError("pqa up", problems)
+    return problems
 
 
 def make_services(options: UpOptions, settings: ServiceSettings) -> list[Service]:

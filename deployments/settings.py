@@ -82,6 +82,11 @@ class ServiceSettings:
         """Whether the data folder is the workspace's own, which is made where it is not there."""
         return self.data == self.workspace / "data"
 
+    @property
+    def has_own_inbox(self) -> bool:
+        """The same for the watched folder."""
+        return self.watch == str(self.workspace / "inbox")
+
     def as_environment(self) -> dict[str, str]:
         """The same as environment variables."""
         return {f"PQA_{field.name.upper()}": str(getattr(self, field.name)) for field in fields(self)}

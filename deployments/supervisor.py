@@ -150,13 +150,7 @@ class Supervisor:
             self.stop_requested.wait(POLL_SECONDS)
 
     def watch(self) -> None:
-        """Restart services that exit, until ``stop_requested`` is set.
-
-        Raises
-        ------
-        ServiceError
-            If one that has never answered exits again and again.
-        """
+        """Restart services that exit, until ``stop_requested`` is set; to be called after ``start``."""
         while not self.stop_requested.wait(POLL_SECONDS):
             self._poll()
 

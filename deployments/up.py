@@ -9,15 +9,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
-from filelock import FileLock, Timeout
-
-from deployments.services import LOOPBACK, check_ports, drop_client_settings, make_services
+from deployments.services import LOOPBACK, drop_client_settings, make_services
 from deployments.settings import ServiceSettings
 from deployments.supervisor import Supervisor
+from deployments.up_checks import check_up
 from flows.up_options import UpOptions
 from storage.atomic import disk_errors, remove, write_json
 from storage.errors import InputError, PqaError
+from storage.locks import only_one
 
 NO_LOGIN = (
     "WARNING: listening on {host}. Neither Prefect nor MLflow nor Dask has a login: whoever reaches these "
@@ -31,13 +32,11 @@ def main(options: UpOptions) -> None:
     Raises
     ------
     PqaError
-        If the workspace is served already, a port is in use, or a service does not start.
+        If the workspace is served already, an option cannot be used, or a service does not start.
     """
     settings = ServiceSettings.from_options(options)
-    if not settings.has_own_data and not settings.data.is_dir():
-        raise InputError(str(settings.data), ["no such folder; --data names the one that holds screens"])
     with _lock(settings.workspace):
-        check_ports(options)
+        check_up(options, settings)
         _make_folders(settings)
         drop_client_settings(os.environ)
         if options.host not in LOOPBACK:
@@ -63,20 +62,19 @@ def _lock(workspace: Path) -> Iterator[None]:
     """Lock the workspace; `pqa benchmark` takes the same lock for its own server."""
     with disk_errors(workspace):
         (workspace / "prefect").mkdir(parents=True, exist_ok=True)
-    lock = FileLock(workspace / "prefect" / "server.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
+
+    def refuse() -> NoReturn:
         message = "another `pqa up` or a job has this workspace; end it, or give another --workspace"
-        raise InputError(str(workspace), [message]) from error
-    with lock:
+        raise InputError(str(workspace), [message])
+
+    with only_one(workspace / "prefect" / "server.lock", refuse):
         yield
 
 
 def _make_folders(settings: ServiceSettings) -> None:
     folders = [settings.workspace / "logs", settings.workspace / "mlflow-artifacts"]
     folders += [settings.data] if settings.has_own_data else []
-    folders += [Path(settings.watch)] if "://" not in settings.watch else []
+    folders += [Path(settings.watch)] if settings.has_own_inbox else []
     for folder in folders:
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,8 @@ class AnswerOptions(Options):
         "none",
         title="Engine",
         description="openai: any OpenAI-compatible server; lmdeploy: LMDeploy in this process (needs a GPU); "
-        "none: SUMMER is skipped, and the report says so.",
+        "none: no model is asked; a benchmark then goes without SUMMER and says so, clusters are named by "
+        "over-representation alone, and a job that is to answer is refused.",
     )
     model: str = Field(
         "", title="Model", description="Name as the server knows it, or a folder or hub name for lmdeploy."

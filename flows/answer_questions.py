@@ -70,6 +70,28 @@ def ask_variant(
     return record, scores, counted
 
 
+# As for a predictor's runs: the server may be across a network, and writing a run again replaces it.
+@task(
+    name="log answers to MLflow",
+    task_run_name="log {variant} on {labels.name}",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=[2, 10],
+)
+def log_variant(
+    tracker: Tracker,
+    labels: LabelSet,
+    variant: Variant,
+    record: StageRecord,
+    scores: dict[str, StageRecord],
+    counted: dict[str, dict[str, int]],
+    options: AnswerOptions,
+    parent: str,
+) -> None:
+    """Write a variant's child runs."""
+    track_answers(tracker, labels, variant, record, scores, counted, options, parent=parent)
+
+
 @flow(name="answer-questions", flow_run_name="answer {labels.name}", validate_parameters=False)
 def answer_questions(
     labels: LabelSet,
@@ -103,11 +125,18 @@ def answer_questions(
             if not state.is_completed():
                 failed[name] = reason_of(state)
                 continue
-            predictions[name], scores[name], counted = state.result()
-            track_answers(
-                tracker, labels, variant, predictions[name], scores[name], counted, options, parent=parent
-            )
+            record, scored, counted = state.result()
+            how = (tracker, labels, variant, record, scored, counted, options, parent)
+            logged = log_variant(*how, return_state=True)
+            if not logged.is_completed():
+                failed[name] = reason_of(logged)
+                continue
+            predictions[name], scores[name] = record, scored
+    return Answered(predictions, scores, failed, (_note(options, material),))
+
+
+def _note(options: AnswerOptions, material: Material) -> str:
+    """What was asked of which model, and with which texts, for the report."""
     texts = {"entries": "database entries condensed by rule in place of summaries"}
     told = ", ".join(f"{predictor_name(variant)} ({VARIANTS[variant]})" for variant in options.variants)
-    note = f"SUMMER with {options.model}: {told}; {texts.get(material.texts.source, 'summaries')}."
-    return Answered(predictions, scores, failed, (note,))
+    return f"SUMMER with {options.model}: {told}; {texts.get(material.texts.source, 'summaries')}."

@@ -44,6 +44,8 @@ def read_options(
 ) -> BaseModel:
     """Build ``model`` from a YAML file (nested by section) and, over it, from arguments.
 
+    A value of the file means what it means as an argument; a list of one may be written without brackets.
+
     Raises
     ------
     InputError
@@ -54,10 +56,14 @@ def read_options(
         if group is not None and values.get(group) is None:
             values[group] = {}
         section = values if group is None else values[group]
-        # A section that is no mapping is left for the model to refuse.
-        if hasattr(arguments, name) and isinstance(section, dict):
+        if not isinstance(section, dict):
+            # Left for the model to refuse.
+            continue
+        if hasattr(arguments, name):
             typed = getattr(arguments, name)
             section[name] = [_alone(field)] if typed == [] else typed
+        elif isinstance(section.get(name), str) and _kind(field.annotation)[2]:
+            section[name] = [section[name]]
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -110,9 +116,22 @@ def _flag(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
+class _Words(yaml.SafeLoader):
+    """YAML whose values stay the words they are: models take them as they take a command line's.
+
+    Otherwise 8 would be no choice among words, and a revision 1.10 would be 1.1.
+    """
+
+
+_Words.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.endswith((":null", ":merge"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def _read_config(path: Path) -> dict:
     try:
-        values = yaml.safe_load(Path(path).read_text())
+        values = yaml.load(Path(path).read_text(), Loader=_Words)
     except FileNotFoundError as error:
         raise InputError(str(path), ["no such file"]) from error
     except (OSError, UnicodeDecodeError) as error:

@@ -57,11 +57,13 @@ def _track(tracker: Tracker, digest: str, folder: Path, means: dict[str, dict[st
     with tracker.ending(parent):
         for name, figures in means.items():
             stem, _, method = name.partition(": ")
+            names = folder / f"{stem}-names.parquet"
             content = RunContent(
                 parameters={"clusters": stem, "method": method},
                 metrics=figures,
                 tags={"method": method},
-                files=[("", folder / f"{stem}-names.parquet")],
+                files=[("", names)],
                 description=f"Names of the clusters in {stem}, by {method}.",
             )
-            tracker.write_run(f"{digest}-{name}", name, content, parent=parent)
+            # The same options may come to other names: answers that were missing have come since.
+            tracker.write_run(f"{digest}-{name}-{file_digest(names)}", name, content, parent=parent)

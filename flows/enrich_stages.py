@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from flows.answer_options import AnswerOptions
-from flows.language_model import LanguageModel, Say, check_answer_options
+from flows.language_model import LanguageModel, Say, answer_problems
 from flows.progress import Progress
 from storage.answers import AnswerLedger, read_rows
 from storage.atomic import write_json
@@ -37,7 +37,7 @@ def cluster_files(options: AnswerOptions) -> list[tuple[Role, Path]]:
     ]
 
 
-def check_clusters(options: AnswerOptions) -> list[str]:
+def cluster_problems(options: AnswerOptions) -> list[str]:
     """What is wrong with the files of clusters, in sentences."""
     paths = [path for _, path in cluster_files(options)]
     # What comes of a file is filed under its name.
@@ -48,9 +48,9 @@ def check_clusters(options: AnswerOptions) -> list[str]:
     return problems
 
 
-def check_enrichment(options: AnswerOptions) -> list[str]:
+def enrichment_problems(options: AnswerOptions) -> list[str]:
     """What is wrong with a job that names clusters and nothing else, in sentences."""
-    problems = check_answer_options(options) + check_clusters(options)
+    problems = answer_problems(options) + cluster_problems(options)
     if not cluster_files(options):
         problems.append(
             "no clusters are chosen: --pert-clusters or --gene-clusters; in the form 'Clusters of "

@@ -1,4 +1,4 @@
-"""Labelling a screen as a job of its own: checked first, tracked in MLflow, with its report there."""
+"""Labelling a screen as a job of its own: tracked in MLflow, with its report there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from flows.first_checks import check_screen
 from flows.label_screen import label_screen
 from flows.label_sets import LabelSet
 from flows.options import (
@@ -40,7 +39,6 @@ def label_and_track(
     run: RunOptions,
 ) -> ScreenRecords:
     """Label a screen as the whole work of a flow, write its report, and log it to MLflow."""
-    check_screen(screen, expression, sets)
     made = label_screen.fn(screen, quality, expression, label, sets, run)
     report = Path(run.workspace).resolve() / "reports" / made.labels.folder.name / "report.html"
     label_report(report, made)

@@ -13,6 +13,7 @@ from flows import label_stages as stages
 from flows import rule_stages as rules
 from flows import set_stages
 from flows.dask_cluster import dask_client
+from flows.first_checks import check_screen
 from flows.label_stages import EMBEDDED_KEYS, EMBEDDED_NAME
 from flows.options import (
     ExpressionOptions,
@@ -139,6 +140,8 @@ def label_screen(
     run: RunOptions = RunOptions(),
 ) -> ScreenRecords:
     """Turn a screen's raw counts into DE tests, label tables and pseudobulk profiles."""
+    # The first stage reads the whole file twice: what is wrong with its names is told before.
+    check_screen(screen, expression, sets)
     with dask_client(run.dask, workers=run.workers) as client:
         place = Place(run.workspace, client, run.force)
         name, path, truth, simulated = Path(screen.screen).stem, Path(screen.screen), None, None
@@ -146,8 +149,6 @@ def label_screen(
             simulated = simulate(place)
             path, truth = simulated.folder / "screen.h5ad", simulated.folder / "screen.truth.parquet"
             screen = screen.model_copy(update=EMBEDDED_KEYS)
-        stages.check_test(expression, screen)
-        set_stages.check_gene_sets(sets, expression)
         ingested = ingest(place, name, path, screen)
         judged = control_quality(place, ingested, quality)
         profiles = sum_profiles.submit(place, ingested, quality)

@@ -195,7 +195,7 @@ class LanguageModel:
         return self._engine
 
 
-def check_answer_options(options: AnswerOptions) -> list[str]:
+def answer_problems(options: AnswerOptions) -> list[str]:
     """What is wrong with the options as a whole, in sentences; nothing where no engine is asked for."""
     if options.engine == "none":
         return []
@@ -210,7 +210,7 @@ def check_answer_options(options: AnswerOptions) -> list[str]:
     return problems + problems_of(Prompts.load, options.prompts)
 
 
-def check_knowledge(options: KnowledgeOptions) -> list[str]:
+def knowledge_problems(options: KnowledgeOptions) -> list[str]:
     """What is wrong with the knowledge folder, in sentences."""
     if options.knowledge is None:
         return ["--knowledge is needed: a store of pqa knowledge, or a folder with edges_*.parquet"]
@@ -221,7 +221,7 @@ def engine_problems(options: AnswerOptions) -> list[str]:
     """What is wrong with the options where an engine is needed, in sentences."""
     if options.engine == "none":
         return ["--engine is needed: openai or lmdeploy"]
-    return check_answer_options(options)
+    return answer_problems(options)
 
 
 def key_from_environment(options: AnswerOptions) -> Callable[[], str]:

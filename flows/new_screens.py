@@ -124,7 +124,7 @@ def label_file(
 
 def _columns_of(folder: WatchedFolder, file: Watched, columns: ScreenNames) -> ScreenNames:
     """The form's names of columns, and over them those of the file beside the screen."""
-    content = folder.sidecar(file, ".yaml")
+    content = folder.sidecar(file)
     if content is None:
         return columns
     known = f"keys: {', '.join(ScreenNames.model_fields)}"

@@ -16,6 +16,7 @@ from flows.options import (
     PredictCommandOptions,
     TestExpressionOptions,
 )
+from flows.predictor_options import DRAWS
 from flows.up_options import UpOptions
 
 
@@ -98,7 +99,7 @@ def _add_enrich(parser: argparse.ArgumentParser) -> None:
 def _add_score(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", type=Path, required=True, help="label table with known test labels")
     parser.add_argument("--predictions", type=Path, required=True, help="table of pert, gene, score")
-    parser.add_argument("--draws", type=_whole, default=1000, help="bootstrap draws (default: 1000)")
+    parser.add_argument("--draws", type=_draws, default=1000, help="bootstrap draws (default: 1000)")
     parser.add_argument("--seed", type=_whole, default=0, help="seed of the bootstrap (default: 0)")
     parser.add_argument("--json", nargs="?", const="-", metavar="FILE", help="write the scores as JSON")
 
@@ -151,3 +152,11 @@ def _whole(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"a whole number is needed, not '{text}'")
     return int(text)
+
+
+def _draws(text: str) -> int:
+    """A number of bootstrap draws within the bounds that the main job has too."""
+    draws = _whole(text)
+    if not DRAWS["ge"] <= draws <= DRAWS["le"]:
+        raise argparse.ArgumentTypeError(f"{DRAWS['ge']} to {DRAWS['le']} are allowed, not {text}")
+    return draws

@@ -8,6 +8,9 @@ from pydantic import Field
 
 from flows.base_options import Options
 
+#: Bounds of bootstrap draws: with fewer there are no limits of a 95 % interval to speak of.
+DRAWS = {"ge": 20, "le": 100_000}
+
 PredictorName = Literal[
     "prior", "physical", "retrieval", "kernel", "stack", "ensemble", "mlp", "gat", "genept", "gears"
 ]
@@ -19,8 +22,8 @@ class KnowledgeOptions(Options):
     knowledge: str | None = Field(
         None,
         title="Knowledge folder",
-        description="A store of pqa knowledge, or a folder with edges_*.parquet; empty: the "
-        "embedded screen's own graph.",
+        description="A store of pqa knowledge, or a folder with edges_*.parquet; may be empty only for a "
+        "benchmark of the embedded screen, which has a graph of its own.",
     )
     noncommercial: bool = Field(
         False,
@@ -79,8 +82,8 @@ class PredictorOptions(Options):
     validation: bool = Field(
         True,
         title="Validation",
-        description="Measure each predictor on a tenth of the training perturbations as well (kernel, stack "
-        "and ensemble are fitted once more for it): the best one is registered as a model.",
+        description="Measure each predictor on a tenth of the training perturbations as well (all but the "
+        "networks are fitted once more for it): the best one is registered as a model.",
     )
     seed: int = Field(0, ge=0, title="Seed", description="Seed of the predictors and of the bootstrap.")
     threads: int = Field(2, ge=1, le=256, title="Threads", description="Threads a predictor may use.")
@@ -88,9 +91,5 @@ class PredictorOptions(Options):
         "cpu", title="Device", description="Where mlp, gat and gears train; auto: cuda where there is one."
     )
     draws: int = Field(
-        1000,
-        ge=20,
-        le=100_000,
-        title="Bootstrap draws",
-        description="Resamples of perturbations for intervals.",
+        1000, title="Bootstrap draws", description="Resamples of perturbations for intervals.", **DRAWS
     )

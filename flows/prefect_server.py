@@ -17,15 +17,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 import requests
-from filelock import FileLock, Timeout
 from prefect.events.worker import EventsWorker
 from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from storage.errors import PqaError
+from storage.locks import only_one
 
 START_SECONDS = 300
 
@@ -49,12 +50,12 @@ def prefect_server(workspace: Path) -> Iterator[str]:
     home, held = Path(os.environ["PREFECT_HOME"]), Path(workspace).resolve() / "prefect"
     for folder in (home, held):
         folder.mkdir(parents=True, exist_ok=True)
+
+    def refuse() -> NoReturn:
+        raise ServerError(f"another job is running in the workspace {workspace}; {_advice(held)}")
+
     # In the workspace wherever Prefect's state is: that is what `pqa up` holds too.
-    lock = FileLock(held / "server.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ServerError(f"another job is running in the workspace {workspace}; {_advice(held)}") from error
+    lock = only_one(held / "server.lock", refuse)
     with lock, _running(home) as url, temporary_settings({PREFECT_API_URL: f"{url}/api"}):
         try:
             yield url

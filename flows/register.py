@@ -9,13 +9,16 @@ from storage.tracking import Tracker
 
 #: What is averaged over genes on the held-out training perturbations; test figures choose nothing.
 METRIC = "validation_auroc"
+#: Scored beside the others as the yardstick of knowing nothing of the perturbation; nobody's model.
+YARDSTICK = "prior"
 
 
 def register_best(tracker: Tracker, labels: LabelSet, trained: dict[str, Trained]) -> dict[str, str]:
     """Register, for each task and track, the predictor with the highest validation figure; gives who it is.
 
     Models are called ``perturbqa-<data set>-<task>``, and ``-across`` where other lines were learnt from. A
-    fit that is registered already is not registered again.
+    fit that is registered already is not registered again. The gene prior is never registered: a job that
+    fits nothing else leaves the model that is there.
     """
     chosen = {}
     for track, one in trained.items():
@@ -38,8 +41,8 @@ def _best(trained: Trained, task: str) -> tuple[str, Fitted, float] | None:
     """
     found = []
     for row, fits in trained.fits.items():
-        if task not in fits[0].runs:
-            # Not a fitted model: a language model's answers.
+        if row == YARDSTICK or task not in fits[0].runs:
+            # A language model's answers have no run of this kind: they are no fitted model.
             continue
         figures = [fit_of(fit.predictions).get("validation", {}).get(task, {}).get("auroc") for fit in fits]
         if None not in figures:

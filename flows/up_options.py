@@ -59,7 +59,8 @@ class UpOptions(Options):
     dask: str | None = Field(
         None,
         title="Dask cluster",
-        description="Address of a running cluster, used in place of starting one.",
+        description="Address of a running cluster that all runs share, or a preset or YAML file of one that "
+        "each run starts for itself; empty: one is started here.",
     )
     at_once: int = Field(
         4, ge=1, le=64, title="Runs at once", description="Over all deployments; further runs wait."
@@ -68,7 +69,8 @@ class UpOptions(Options):
         None,
         pattern=r"^([01]\d|2[0-3]):[0-5]\d$",
         title="Nightly benchmark",
-        description="HH:MM; empty: as it was before, at first 02:00 and switched off.",
+        description="HH:MM; empty: as it was before, at first 02:00 and switched off. It runs with the "
+        "values that are set for the deployment in Prefect, at first on the simulated screen.",
     )
     timezone: str | None = Field(
         None,

@@ -31,6 +31,8 @@ class H5adFile:
             raise InputError(str(path), ["no such file"])
         try:
             self._file = h5py.File(path, "r")
+        except PermissionError as error:
+            raise InputError(str(path), ["cannot be read: no permission"]) from error
         except OSError as error:
             reason = (
                 "the file is cut off; copy or download it again"

@@ -1,4 +1,4 @@
-"""One process at a time: who comes second waits for the first, and says so."""
+"""One process at a time: who comes second waits for the first and says so, or does not wait."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ POLL = 0.2
 
 
 @contextlib.contextmanager
-def only_one(lock_file: Path, waiting: Callable[[], object]) -> Iterator[None]:
-    """Hold a lock while the block runs; ``waiting`` is called once if another process holds it.
+def only_one(lock_file: Path, taken: Callable[[], object]) -> Iterator[None]:
+    """Hold a lock while the block runs.
+
+    ``taken`` is called once if another process holds it. If it returns, the lock is waited for; if it raises,
+    that is all.
 
     The file stays behind: to remove it would let two processes in. A process that dies frees its lock.
     """
@@ -23,7 +26,7 @@ def only_one(lock_file: Path, waiting: Callable[[], object]) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        waiting()
+        taken()
         lock.acquire()
     try:
         yield

@@ -23,7 +23,8 @@ class Watched:
     Attributes
     ----------
     mark
-        Digest over size and time of change (or the bucket's own tag): another mark, another content.
+        Digest over size and time of change (or the bucket's own tag) of the file and of the one beside it
+        that names its columns: another mark, another content.
     """
 
     path: str
@@ -55,14 +56,16 @@ class Seen:
 class WatchedFolder:
     """All files with one suffix below an address such as ``/data/inbox`` or ``s3://bucket/screens``.
 
+    Beside each there may be a file of the same name with the suffix ``sidecar``, which says how to read it.
+
     Raises
     ------
     InputError
         If there is no such folder, or the library for this kind of address is missing.
     """
 
-    def __init__(self, address: str, *, suffix: str = ".h5ad"):
-        self.address, self._suffix = address, suffix
+    def __init__(self, address: str, *, suffix: str = ".h5ad", sidecar: str = ".yaml"):
+        self.address, self._suffix, self._sidecar = address, suffix, sidecar
         try:
             self._files, self._root = fsspec.core.url_to_fs(address)
         except (ImportError, ValueError) as error:
@@ -76,10 +79,10 @@ class WatchedFolder:
             found = self._files.find(self._root, detail=True)
         except OSError as error:
             raise InputError(self.address, [f"cannot be listed ({error})"]) from error
-        if not found and self.is_local and not Path(self._root).is_dir():
+        if not found and self.is_local and not self.is_there:
             raise InputError(self.address, ["no such folder"])
         return [
-            Watched(path, int(entry["size"]), _mark(entry))
+            Watched(path, int(entry["size"]), _mark(entry, found.get(self._beside(path))))
             for path, entry in sorted(found.items())
             if path.endswith(self._suffix) and not PurePosixPath(path).name.startswith((".", "_"))
         ]
@@ -89,10 +92,18 @@ class WatchedFolder:
         """Whether the files are on this machine's disks."""
         return "file" in self._files.protocol
 
-    def sidecar(self, file: Watched, suffix: str) -> bytes | None:
-        """Content of the file beside it with another suffix, if there is one."""
-        path = str(PurePosixPath(file.path).with_suffix(suffix))
+    @property
+    def is_there(self) -> bool:
+        """Whether there is a folder of this name."""
+        return self._files.isdir(self._root)
+
+    def sidecar(self, file: Watched) -> bytes | None:
+        """Content of the file beside it, if there is one."""
+        path = self._beside(file.path)
         return self._files.cat_file(path) if self._files.exists(path) else None
+
+    def _beside(self, path: str) -> str:
+        return str(PurePosixPath(path).with_suffix(self._sidecar))
 
     @contextlib.contextmanager
     def fetched(self, file: Watched, folder: Path) -> Iterator[Path]:
@@ -137,8 +148,14 @@ def look(files: list[Watched], seen: Mapping[str, Seen]) -> dict[str, Seen]:
     return after
 
 
-def _mark(entry: Mapping) -> str:
-    """Whatever the file system says of a file's content: a tag if it has one, else size and time."""
+def _mark(*entries: Mapping | None) -> str:
+    """Whatever the file system says of the contents of the files that are there."""
+    told = "|".join(_told(entry) for entry in entries if entry is not None)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def _told(entry: Mapping) -> str:
+    """A file's tag if it has one, else its size and time."""
     tag = entry.get("ETag") or entry.get("etag") or entry.get("md5Hash")
     when = entry.get("mtime") or entry.get("LastModified") or entry.get("updated") or entry.get("created")
-    return hashlib.sha256(f"{tag}|{entry['size']}|{when}".encode()).hexdigest()[:16]
+    return f"{tag}|{entry['size']}|{when}"

@@ -20,7 +20,7 @@ from flows.arguments import read_options
 from flows.commands.outputs import refuse, say
 from flows.commands.predict import task_of
 from flows.commands.printing import print_json
-from flows.language_model import LanguageModel, check_knowledge, engine_problems, key_from_secret
+from flows.language_model import LanguageModel, engine_problems, key_from_secret, knowledge_problems
 from flows.options import AnswerCommandOptions, AnswerOptions
 from flows.progress import Progress, progress_of
 from flows.summary_stages import genes_by_role, summarise
@@ -34,7 +34,7 @@ from tasks.summer.material import Material, ordered_pairs
 def run(arguments: Namespace) -> None:
     """Answer the questions of one table; what an earlier run has asked is not asked again."""
     options = read_options(AnswerCommandOptions, arguments)
-    problems = engine_problems(options.answer) + check_knowledge(options.knowledge)
+    problems = engine_problems(options.answer) + knowledge_problems(options.knowledge)
     problems += problems_of(read_labels, options.labels) + problems_of(read_pairs, options.pairs)
     refuse(problems + _cluster_problems(options.answer))
     task = options.task or task_of(options.labels)

@@ -9,8 +9,8 @@ from flows.answer_steps import material_of
 from flows.arguments import read_options
 from flows.commands.outputs import refuse, say
 from flows.commands.printing import print_json
-from flows.enrich_stages import check_enrichment, name_clusters
-from flows.language_model import LanguageModel, check_knowledge, key_from_secret
+from flows.enrich_stages import enrichment_problems, name_clusters
+from flows.language_model import LanguageModel, key_from_secret, knowledge_problems
 from flows.options import EnrichOptions
 from flows.progress import progress_of
 
@@ -19,7 +19,7 @@ def run(arguments: Namespace) -> None:
     """Name clusters by over-representation and, with an engine, by the model."""
     options = read_options(EnrichOptions, arguments)
     answer, folder = options.answer, Path(arguments.out)
-    problems = check_enrichment(answer) + check_knowledge(options.knowledge)
+    problems = enrichment_problems(answer) + knowledge_problems(options.knowledge)
     refuse(problems)
     material = material_of("", Path(options.knowledge.knowledge), answer, options.knowledge)
     with LanguageModel(answer, folder / "ledger", key_from_secret(answer)) as model:

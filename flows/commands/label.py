@@ -9,19 +9,17 @@ from flows import label_stages as stages
 from flows import rule_stages as rules
 from flows import set_stages
 from flows.arguments import read_options
+from flows.commands.label_folder import LabelFolder
 from flows.commands.outputs import held, refuse
 from flows.commands.printing import print_json
 from flows.commands.testing import check_first, stages_to_tests
 from flows.dask_cluster import dask_client
 from flows.options import LabelScreenOptions
 from flows.progress import progress_of
-from flows.records import Place, ScreenRecords, SideBySide
+from flows.records import Place, ScreenRecords
 from flows.report_pages import label_report
 from flows.side_by_side import SUMMARY, side_by_side
-from storage.atomic import copy_or_remove, remove
-from storage.errors import problems_of
 from storage.manifest import StageRecord
-from storage.tables import read_recipe
 
 #: Stages are kept here, beside the tables, so that the command can go on where it was.
 WORK = ".work"
@@ -37,35 +35,29 @@ RESULTS = {
     "set_tests": ("set-tests.parquet", "set-null.parquet"),
     "set_labels": ("set-de.parquet", "set-dir.parquet", "gene-sets.parquet", "set-calibration.json"),
 }
+REPORT, SIDE_BY_SIDE = "report.html", "side-by-side.parquet"
+#: All names that this command may write or remove there.
+NAMES = (
+    *(name for names in RESULTS.values() for name in names),
+    *(f"tests-{test}.parquet" for test in ("wilcoxon", "stratified", "pseudobulk")),
+    *(SIDE_BY_SIDE, REPORT),
+)
 
 
 def run(arguments: Namespace) -> None:
     """Counts to tables in a folder."""
     options = read_options(LabelScreenOptions, arguments)
     out: Path = arguments.out
-    refuse(_problems(out))
+    folder = LabelFolder(out, NAMES)
+    refuse(folder.problems())
     check_first(arguments.screen, options)
     with held(out, out / WORK / LOCK):
-        _label(arguments, options, out)
+        _label(arguments, options, folder)
 
 
-def _problems(out: Path) -> list[str]:
-    """Why results cannot be put into ``out``, in sentences."""
-    names = {"report.html", *(name for files in RESULTS.values() for name in files)}
-    there = sorted(name for name in names if (out / name).exists())
-    if there and not (out / WORK).is_dir() and not any(map(_made_here, map(out.joinpath, there))):
-        listed = ", ".join(there)
-        return [f"--out {out}: holds {listed}, which `pqa label` has not made; choose another folder"]
-    return []
-
-
-def _made_here(file: Path) -> bool:
-    """Whether a file is a table with a recipe, as all tables that are written here."""
-    return file.suffix == ".parquet" and not problems_of(read_recipe, file) and bool(read_recipe(file))
-
-
-def _label(arguments: Namespace, options: LabelScreenOptions, out: Path) -> None:
-    """All stages, then their results in ``out``."""
+def _label(arguments: Namespace, options: LabelScreenOptions, folder: LabelFolder) -> None:
+    """All stages, then their results in the folder."""
+    out: Path = arguments.out
     with dask_client(options.compute.dask, workers=options.compute.workers) as client:
         place = Place(out / WORK, client, options.compute.force)
         ingested, judged, tests = stages_to_tests(place, arguments.screen, options)
@@ -86,13 +78,9 @@ def _label(arguments: Namespace, options: LabelScreenOptions, out: Path) -> None
         how = (options.expression, options.quality, options.label, None)
         beside = side_by_side(place, ingested, judged, tests, *how, progress_of("testing", "gene blocks"))
     records = ScreenRecords(ingested, judged, tests, profiles, agreement, labels, None, *sets, beside)
-    for folder, names in RESULTS.items():
-        record = getattr(records, folder)
-        for name in names:
-            # What this run has not made must not stay from an earlier one.
-            copy_or_remove(record.folder / name, out / name) if record else remove(out / name)
-    _copy_side_by_side(beside, out)
-    label_report(out / "report.html", records)
+    report = out / WORK / REPORT
+    label_report(report, records)
+    folder.replace(_results(records) | {REPORT: report})
     others = beside.others.values() if beside else ()
     rows = {record.kind: dict(record.rows) for record in records.records if record not in others}
     if arguments.json:
@@ -105,14 +93,17 @@ def _label(arguments: Namespace, options: LabelScreenOptions, out: Path) -> None
     print(f"tables and report.html in {out}")
 
 
-def _copy_side_by_side(beside: SideBySide | None, out: Path) -> None:
-    """Put the other tests' tables and the comparison beside the results; remove those not made now."""
-    for name in ("wilcoxon", "stratified", "pseudobulk"):
-        target = out / f"tests-{name}.parquet"
-        made = beside is not None and name in beside.others
-        copy_or_remove(beside.others[name].folder / "tests.parquet", target) if made else remove(target)
-    target = out / "side-by-side.parquet"
-    copy_or_remove(beside.comparison.folder / SUMMARY, target) if beside else remove(target)
+def _results(records: ScreenRecords) -> dict[str, Path | None]:
+    """Where each result lies, by its name in the folder; None where this run has made none."""
+    found: dict[str, Path | None] = dict.fromkeys(NAMES)
+    for stage, names in RESULTS.items():
+        record = getattr(records, stage)
+        found |= {name: record.folder / name for name in names if record is not None}
+    if records.side_by_side is not None:
+        others = records.side_by_side.others
+        found |= {f"tests-{test}.parquet": other.folder / "tests.parquet" for test, other in others.items()}
+        found[SIDE_BY_SIDE] = records.side_by_side.comparison.folder / SUMMARY
+    return found
 
 
 def _set_stages(

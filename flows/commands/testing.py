@@ -6,27 +6,16 @@ from pathlib import Path
 
 from flows import label_stages as stages
 from flows.first_checks import check_screen
-from flows.label_stages import check_test
 from flows.options import GeneSetOptions, LabelScreenOptions, ScreenOptions, TestExpressionOptions
 from flows.progress import progress_of
 from flows.records import Place
-from flows.set_stages import check_gene_sets
-from storage.errors import InputError, problems_of
 from storage.manifest import StageRecord
 
 
 def check_first(screen: str, options: LabelScreenOptions | TestExpressionOptions) -> None:
-    """Raise for what is wrong with the options, and then with the file's columns and controls too.
-
-    Where only the file may be wrong, ingesting finds its faults in names and in counts together.
-    """
+    """Raise for what is wrong with the file's names and first counts, the tests and the gene sets."""
     sets = options.sets if isinstance(options, LabelScreenOptions) else GeneSetOptions()
-    problems = problems_of(check_test, options.expression, options.names)
-    problems += problems_of(check_gene_sets, sets, options.expression)
-    if problems or options.names.layer is not None:
-        check_screen(_named(screen, options), options.expression, sets)
-    if not Path(screen).is_file():
-        raise InputError(screen, ["no such file"])
+    check_screen(_named(screen, options), options.expression, sets)
 
 
 def stages_to_tests(

@@ -76,7 +76,7 @@ def ingest_screen(
         than raw counts.
     """
     with H5adFile(path, layer=layer) as file:
-        cells, genes = _checked(file, names, layer=layer)
+        cells, genes = first_look(file, names, layer=layer)
 
         def write(dtype: type) -> Ingested:
             with atomic_path(store) as temporary:
@@ -89,10 +89,16 @@ def ingest_screen(
         return write(np.uint32)
 
 
-def _checked(
-    file: H5adFile, names: Mapping[str, str | None], *, layer: str | None
+def first_look(
+    file: H5adFile, names: Mapping[str, str | None], *, layer: str | None, counts: bool = True
 ) -> tuple[CellTable, np.ndarray]:
-    """Names and a first look at the values, so that one message tells of both."""
+    """Read the names and, with ``counts``, the first cells' values, so that one message tells of both.
+
+    Raises
+    ------
+    InputError
+        Listing everything wrong with them.
+    """
     problems: list[str] = []
     keep = None
     try:
@@ -100,10 +106,10 @@ def _checked(
         keep = cells.keep
     except InputError as error:
         problems += error.problems
-    first = next(file.row_blocks(most_values=1_000_000), None)
-    if first is None or file.n_genes == 0:
+    first = next(file.row_blocks(most_values=1_000_000), None) if counts else None
+    if file.n_cells == 0 or file.n_genes == 0:
         problems.append(f"the matrix has {file.n_cells:,} cells and {file.n_genes:,} genes")
-    else:
+    elif first is not None:
         _, block = first
         kept = block if keep is None else block[keep[: block.shape[0]]]
         problems += _block_problems(file, kept, first=0, n_cells=block.shape[0], layer=layer)

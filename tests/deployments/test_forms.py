@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from prefect.utilities.callables import ParameterSchema
 from prefect.utilities.schema_tools import validate
 
 from deployments.catalog import Catalog
 from deployments.factory import DEPLOYMENTS, ExistingDeployment, make_deployments, schedules_of
-from deployments.forms import flattened
 from flows.options import BenchmarkOptions, ScreenNames
 from flows.up_options import UpOptions
 from storage.errors import InputError
@@ -18,6 +18,21 @@ CATALOG = Catalog(
     knowledge={"knowledge": "/data/knowledge"},
     gene_lists={"sets.json": "/data/sets.json"},
 )
+
+
+def flattened(schema: ParameterSchema) -> dict[str, dict]:
+    """Every field of a form by its path, with groups opened."""
+    fields = {}
+    for name, entry in schema.properties.items():
+        reference = entry.get("$ref") or next((part["$ref"] for part in entry.get("allOf", ())), None)
+        if reference is None:
+            fields[name] = entry
+            continue
+        group = schema.definitions[reference.rpartition("/")[2]]
+        fields |= {f"{name}.{field}": inner for field, inner in group["properties"].items()}
+    return fields
+
+
 MADE = {made.name: made for made in make_deployments(UpOptions(), CATALOG, {})}
 FORMS = {name: made._parameter_openapi_schema for name, made in MADE.items()}
 FIELDS = [(name, path, entry) for name, form in FORMS.items() for path, entry in flattened(form).items()]

@@ -10,7 +10,12 @@ import pandas as pd
 import pytest
 import requests
 from mlflow.tracking import MlflowClient
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows import answer_questions as answering
+from flows.options import AnswerOptions, PredictorOptions, RunOptions
+from flows.records import LabelSet
+from storage.tracking import Tracker
 from tests.flows.jobs import mlflow_runs, start_pqa
 from tests.flows.test_answer_command import tables  # noqa: F401
 from tests.language_models import Misdeed, ScriptedServer
@@ -61,6 +66,41 @@ def test_a_variant_that_fails_fails_alone_and_is_said_to(job):
     assert "1 of 3 predictors failed" in err
     assert "summer-no-reasoning on line" in err.splitlines()[-1]
     assert "requests failed, more than" in err.splitlines()[-1]
+
+
+def test_a_variant_that_cannot_be_logged_fails_alone_and_is_tried_again(
+    tables,  # noqa: F811
+    tmp_path,
+    prefect_api,
+    monkeypatch,
+):
+    tried = []
+
+    def log(tracker, labels, variant, *_, **__):
+        tried.append(variant)
+        if variant == "full" or tried.count(variant) == 1:
+            raise ConnectionError(f"MLflow does not answer ({variant})")
+
+    monkeypatch.setattr(answering, "track_answers", log)
+    monkeypatch.setattr(answering, "log_variant", answering.log_variant.with_options(retry_delay_seconds=0))
+    tracker = Tracker(None, workspace=tmp_path / "w", experiment="answers")
+    with ScriptedServer(lambda body, number: "Final answer: yes") as server:
+        variants = ("full", "no-reasoning")
+        options = {"engine": "openai", "model": "tiny", "base_url": (server.url,), "variants": variants}
+        with temporary_settings({PREFECT_API_URL: prefect_api}):
+            answered = answering.answer_questions(
+                LabelSet.of_stem(str(tables / "line")),
+                tables / "knowledge",
+                tracker,
+                tracker.open_run("job", "job"),
+                options=AnswerOptions(**options, votes=1),
+                predict=PredictorOptions(draws=20),
+                run=RunOptions(workspace=tmp_path / "w"),
+            )
+    assert tried == ["full"] * 3 + ["no-reasoning"] * 2
+    assert answered.failed.keys() == {"summer"}
+    assert "MLflow does not answer (full)" in answered.failed["summer"]
+    assert answered.predictions.keys() == answered.scores.keys() == {"summer-no-reasoning"}
 
 
 def test_summaries_that_fail_leave_the_other_predictors_their_leaderboard(tables, tmp_path, prefect_api):  # noqa: F811

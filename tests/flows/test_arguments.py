@@ -65,6 +65,27 @@ def test_what_is_typed_comes_over_the_file_and_the_file_over_the_defaults(tmp_pa
     assert got.run.workspace == Path("from-file")
 
 
+def test_a_value_of_the_file_means_what_it_means_as_an_argument(tmp_path):
+    config = tmp_path / "job.yaml"
+    config.write_text(
+        "labels: tables\n"
+        "answer: {quant_policy: 8, revision: 1.10, base_url: http://127.0.0.1:1/v1, token_budget: 900}\n"
+        "predict: {predictors: prior, grid: yes, draws: 20}\n"
+        "screen: {control: no, guide_key: ~, batch_key: }\n"
+        "label: {fdr: 1e-3}\n"
+        "run: {force: tests}\n"
+    )
+    got = read(BenchmarkOptions, config=config)
+    typed = read(
+        BenchmarkOptions,
+        *("--labels", "tables", "--quant-policy", "8", "--revision", "1.10", "--token-budget", "900"),
+        *("--base-url", "http://127.0.0.1:1/v1", "--predictors", "prior", "--grid", "--draws", "20"),
+        *("--control", "no", "--fdr", "1e-3", "--force", "tests"),
+    )
+    assert got == typed
+    assert (got.answer.quant_policy, got.predict.predictors) == ("8", ("prior",))
+
+
 def test_an_empty_section_of_the_file_changes_nothing(tmp_path):
     config = tmp_path / "job.yaml"
     config.write_text("label:\nrun:\n  workers: 3\n")

@@ -161,7 +161,8 @@ def message_of(err: str, command: str = "label") -> str:
 
 
 def tables_of(folder):
-    return {path.name: file_digest(path) for path in folder.iterdir() if path.is_file()}
+    files = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return {path.name: file_digest(path) for path in files}
 
 
 @pytest.mark.filterwarnings("ignore:Variable names are not unique")

@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 
 from flows.__main__ import main
+from flows.commands import label_folder
+from storage.atomic import copy_or_remove
 from storage.tables import write_table
 from tests.flows.jobs import start_pqa
 from tests.waiting import LONG
@@ -121,11 +123,46 @@ def test_what_was_not_made_here_is_not_overwritten(tmp_path, capfd, toy):
     assert [path.name for path in folder.iterdir()] == ["report.html"]
 
 
+def test_each_file_of_a_folder_is_judged_by_itself(tmp_path, capfd, toy):
+    out = tmp_path / "out"
+    assert main(["test-expression", str(toy), "--out", str(tmp_path / "elsewhere.parquet")]) == 0
+    assert main(["label", str(toy), "--out", str(out)]) == 0
+    # One is no table of ours, one comes from another command, one was changed by hand.
+    (out / "side-by-side.parquet").write_text("precious")
+    shutil.copy(tmp_path / "elsewhere.parquet", out / "tests-stratified.parquet")
+    (out / "calibration.json").write_text("{}")
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    capfd.readouterr()
+    told = refused(capfd, "label", toy, "--out", out)
+    assert "holds calibration.json, side-by-side.parquet, tests-stratified.parquet, which" in told
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+
+
+def test_a_run_stopped_while_results_are_put_into_the_folder_goes_on(tmp_path, toy, monkeypatch):
+    out, put = tmp_path / "out", []
+
+    def stop(source, target):
+        if len(put) == 3:
+            raise KeyboardInterrupt
+        put.append(target)
+        copy_or_remove(source, target)
+
+    also = ["--batch-key", "batch", "--also-test", "stratified"]
+    assert main(["label", str(toy), "--out", str(out), *also]) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(label_folder, "copy_or_remove", stop)
+        assert main(["label", str(toy), "--out", str(out), "--min-cells", "30"]) == 130
+    # Some files are the stopped run's, the others those of the first.
+    assert main(["label", str(toy), "--out", str(out), "--force"]) == 0
+    assert not (out / "tests-stratified.parquet").exists()
+    assert not (out / "side-by-side.parquet").exists()
+
+
 def test_what_was_made_here_is_made_again(tmp_path, toy):
     out = tmp_path / "out"
     for _ in range(2):
         assert main(["label", str(toy), "--out", str(out)]) == 0
-        # Stages may be removed to save room: the tables say themselves where they come from.
+        # Stages may be removed to save room: what was put into the folder is recorded beside them.
         shutil.rmtree(out / ".work")
     again = tmp_path / "again.h5ad"
     for words in (["--cells", "300"], ["--cells", "200"]):

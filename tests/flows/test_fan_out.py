@@ -39,8 +39,8 @@ def two_lines(small_screen, tmp_path_factory) -> tuple[Path, Path]:
 def benchmark(small_screen, prefect_api, tmp_path_factory):
     """Run the main job on label tables; gives workspace and result."""
 
-    def run(*what: str | Path) -> tuple[Path, dict]:
-        workspace = tmp_path_factory.mktemp("fan-out")
+    def run(*what: str | Path, workspace: Path | None = None) -> tuple[Path, dict]:
+        workspace = workspace or tmp_path_factory.mktemp("fan-out")
         knowledge = small_screen.with_suffix(".knowledge")
         common = ["--knowledge", knowledge, "--draws", "20", "--workspace", workspace, "--json"]
         out = run_pqa("benchmark", *what, *common, environment={"PREFECT_API_URL": prefect_api})
@@ -111,3 +111,19 @@ def test_the_page_of_errors_is_there_and_in_mlflow(tracks):
     assert "Across lines, DE or not" in page
     files = MlflowClient(f"sqlite:///{tracks[0] / 'mlflow.db'}").list_artifacts(tracks[1]["mlflow_run"])
     assert {"report.html", "errors.html"} <= {file.path for file in files}
+
+
+def test_a_job_that_fits_the_prior_alone_leaves_the_registered_model(tracks, two_lines, benchmark):
+    workspace = tracks[0]
+    client = MlflowClient(f"sqlite:///{workspace / 'mlflow.db'}")
+
+    def best() -> tuple[str, str]:
+        version = client.get_model_version_by_alias("perturbqa-one-de", "best")
+        return version.version, version.tags["configuration"]
+
+    before = best()
+    assert before[1] == "kernel"
+    benchmark("--labels", two_lines[0], "--predictors", "prior", workspace=workspace)
+    assert best() == before
+    benchmark("--labels", two_lines[1], "--predictors", "prior", workspace=workspace)
+    assert not client.search_registered_models("name LIKE 'perturbqa-two%'")

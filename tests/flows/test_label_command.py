@@ -61,7 +61,7 @@ def tables_of(out):
     return {
         path.name: file_digest(path)
         for path in out.iterdir()
-        if path.suffix in {".parquet", ".h5ad", ".json"}
+        if path.suffix in {".parquet", ".h5ad", ".json"} and not path.name.startswith(".")
     }
 
 

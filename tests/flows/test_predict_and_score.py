@@ -128,3 +128,11 @@ def test_an_unknown_predictor_is_one_message(tables, small_screen, tmp_path, cap
     assert ended.value.code == 2
     assert "oracle" in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.parametrize("draws", ["0", "19", "100001", "-3"])
+def test_too_few_draws_for_an_interval_are_refused(capsys, draws):
+    with pytest.raises(SystemExit) as stop:
+        main(["score", "--labels", "l.parquet", "--predictions", "p.parquet", "--draws", draws])
+    assert stop.value.code == 2
+    assert "--draws: " in capsys.readouterr().err

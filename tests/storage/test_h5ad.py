@@ -222,3 +222,14 @@ def test_a_chunk_that_cannot_be_decompressed_is_said_to_be_unreadable(tmp_path):
         handle.write(b"\xff" * 40)
     with H5adFile(path) as file, pytest.raises(InputError, match="cannot be read to its end"):
         list(file.row_blocks())
+
+
+def test_a_file_that_may_not_be_read_is_not_said_to_be_another_kind(tmp_path, monkeypatch):
+    def forbidden(*_):
+        raise PermissionError(13, "Permission denied")
+
+    path = tmp_path / "screen.h5ad"
+    path.write_bytes(b"x")
+    monkeypatch.setattr(h5py, "File", forbidden)
+    with pytest.raises(InputError, match="cannot be read: no permission"):
+        H5adFile(path)

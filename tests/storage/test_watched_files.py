@@ -54,6 +54,20 @@ def test_what_is_labelled_stays_so_until_it_changes(place):
     assert look([], seen) == {}
 
 
+def test_a_corrected_file_beside_it_counts_as_a_change(place):
+    folder, put = place
+    put("a.h5ad", b"one")
+    put("ab.h5ad", b"two")
+    seen = {file.path: Seen(file.mark, 2, "failed", "no column") for file in folder.list()}
+    for content in (b"control: NT", b"control: safe"):
+        put("a.yaml", content)
+        after = look(folder.list(), seen)
+        assert [entry.status for entry in after.values()] == ["waiting", "failed"]
+        seen = {file.path: Seen(file.mark, 2, "failed", "no column") for file in folder.list()}
+    assert look(folder.list(), seen).keys() == seen.keys()
+    assert {entry.status for entry in look(folder.list(), seen).values()} == {"failed"}
+
+
 def test_a_file_of_a_bucket_is_copied_whole_and_one_on_disk_is_not(place, tmp_path):
     folder, put = place
     put("a.h5ad", b"content")
@@ -64,8 +78,9 @@ def test_a_file_of_a_bucket_is_copied_whole_and_one_on_disk_is_not(place, tmp_pa
         assert (path.parent == tmp_path / "fetched") != folder.is_local
     # A copy is there for as long as it is needed.
     assert path.exists() == folder.is_local
-    assert folder.sidecar(file, ".yaml") == b"control: NT"
-    assert folder.sidecar(file, ".json") is None
+    assert folder.sidecar(file) == b"control: NT"
+    put("b.h5ad", b"content")
+    assert folder.sidecar(folder.list()[1]) is None
 
 
 def test_the_record_is_read_back(tmp_path):
