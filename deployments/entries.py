@@ -25,6 +25,7 @@ from flows.label_alone import label_and_track
 from flows.new_screens import NewScreenOptions, new_screens
 from flows.options import (
     AnswerOptions,
+    BenchmarkOptions,
     ExpressionOptions,
     GeneSetOptions,
     KnowledgeOptions,
@@ -119,21 +120,22 @@ def benchmark_predictors(
     given = ScreenOptions(screen=catalog.path_of("screens", screen), **columns.model_dump())
     known = _knowledge(knowledge, catalog)
     predict, answer, sets = _predict(predict, catalog), _answer(answer, catalog), _sets(sets, catalog)
-    check_inputs(stems, given, known, answer, predict, expression, sets)
+    options = BenchmarkOptions(
+        labels=stems,
+        screen=given,
+        quality=quality,
+        expression=expression,
+        label=label,
+        sets=sets,
+        knowledge=known,
+        predict=predict,
+        answer=answer,
+        run=settings.run_options(again),
+    )
+    check_inputs(options)
     places_artifact(settings.mlflow_pages, settings.dashboard)
     with _gpu_slot(predict, answer):
-        benchmark.fn(
-            labels=stems,
-            screen=given,
-            quality=quality,
-            expression=expression,
-            label=label,
-            sets=sets,
-            knowledge=known,
-            predict=predict,
-            answer=answer,
-            run=settings.run_options(again),
-        )
+        benchmark.fn(**dict(options))
 
 
 @flow(name="train-predictors-on-labels", flow_run_name="train on {data_set}")
@@ -175,16 +177,12 @@ def _on_labels(
     catalog = _catalog(settings)
     stem, options = catalog.path_of("data_sets", data_set), _needed(knowledge, catalog)
     predict, answer = _predict(predict, catalog), _answer(answer, catalog)
-    check_inputs((stem,), ScreenOptions(), options, answer, predict)
+    run = settings.run_options(again)
+    job = BenchmarkOptions(labels=(stem,), knowledge=options, predict=predict, answer=answer, run=run)
+    check_inputs(job)
     places_artifact(settings.mlflow_pages, settings.dashboard)
     with _gpu_slot(predict, answer):
-        benchmark.fn(
-            labels=(stem,),
-            knowledge=options,
-            predict=predict,
-            answer=answer,
-            run=settings.run_options(again),
-        )
+        benchmark.fn(**dict(job))
 
 
 @flow(name="name-gene-sets", flow_run_name="name clusters of genes")
@@ -239,13 +237,10 @@ def _sets(options: GeneSetOptions, catalog: Catalog) -> GeneSetOptions:
 
 
 def _answer(options: AnswerOptions, catalog: Catalog) -> AnswerOptions:
-    measured = options.measured_sets
     lists = {
         name: tuple(Path(catalog.path_of("gene_lists", str(given))) for given in getattr(options, name))
         for name in ("pert_clusters", "gene_clusters")
     }
-    if measured is not None:
-        lists["measured_sets"] = Path(catalog.path_of("gene_lists", str(measured)))
     return options.model_copy(update=lists)
 
 

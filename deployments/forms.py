@@ -21,7 +21,6 @@ CHOICES = {
     "KnowledgeOptions.set_members": "gene_lists",
     "PredictorOptions.also": "data_sets",
     "GeneSetOptions.gene_sets": "gene_lists",
-    "AnswerOptions.measured_sets": "gene_lists",
     "AnswerOptions.pert_clusters": "gene_lists",
     "AnswerOptions.gene_clusters": "gene_lists",
 }

@@ -69,11 +69,6 @@ class AnswerOptions(Options):
     prompts: Path | None = Field(
         None, title="Prompts", description="Folder with *.jinja templates in place of the project's own."
     )
-    measured_sets: Path | None = Field(
-        None,
-        title="Measured gene sets",
-        description="JSON of name -> genes, where sets are measured (k562_set).",
-    )
     pert_clusters: tuple[Path, ...] = Field(
         (),
         title="Clusters of perturbations",

@@ -44,7 +44,7 @@ def material_of(name: str, folder: Path, options: AnswerOptions, knowledge: Know
         max_links=knowledge.max_links,
         prompts=Prompts.load(options.prompts),
         cell_line=cell_line_sentence(name, options.cell_line),
-        sets={} if options.measured_sets is None else read_gene_sets(options.measured_sets),
+        sets={} if knowledge.set_members is None else read_gene_sets(Path(knowledge.set_members)),
         summaries=(Path(options.summaries), "published") if given else None,
     )
 

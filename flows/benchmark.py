@@ -15,7 +15,7 @@ from flows.enrich_stages import cluster_files
 from flows.first_checks import check_inputs
 from flows.label_screen import label_screen
 from flows.label_sets import ACROSS, WITHIN, LabelSet
-from flows.label_stages import EMBEDDED_KEYS
+from flows.label_stages import EMBEDDED_KEYS, EMBEDDED_NAME
 from flows.language_model import Spent
 from flows.options import (
     AnswerOptions,
@@ -53,10 +53,14 @@ def benchmark(
     run: RunOptions = RunOptions(),
 ) -> list[Compared]:
     """Label a screen, or take given label tables, and compare predictors on perturbations never seen."""
-    check_inputs(labels, screen, knowledge, answer, predict)
+    sections = {"quality": quality, "expression": expression, "label": label, "sets": sets}
+    asked = {"knowledge": knowledge, "predict": predict, "answer": answer}
+    check_inputs(BenchmarkOptions(labels=labels, screen=screen, **sections, **asked))
     given = [LabelSet.of_stem(stem) for stem in labels]
     others = [*given, *(LabelSet.of_stem(stem, to_learn_from=True) for stem in predict.also)]
     if given:
+        if screen.screen != EMBEDDED_NAME:
+            given = [replace(given[0], expression=Path(screen.screen), screen_columns=_columns(screen))]
         jobs = [DataSetJob(one, _on_tracks(one, others, predict), Path(knowledge.knowledge)) for one in given]
     else:
         records = label_screen(screen, quality, expression, label, sets, run)
@@ -105,9 +109,13 @@ def _made_labels(made: ScreenRecords, screen: ScreenOptions) -> LabelSet:
     file = Path(screen.screen)
     if made.simulated is not None:
         file, screen = made.simulated.folder / "screen.h5ad", screen.model_copy(update=EMBEDDED_KEYS)
-    columns = screen.model_dump(include={"perturbation_key", "control", "gene_key", "layer", "only"})
-    columns = {name: value for name, value in columns.items() if value is not None}
-    return replace(labels, expression=file, screen_columns=columns)
+    return replace(labels, expression=file, screen_columns=_columns(screen))
+
+
+def _columns(screen: ScreenOptions) -> dict[str, str]:
+    """What the columns of a screen's cells are called."""
+    names = screen.model_dump(include={"perturbation_key", "control", "gene_key", "layer", "only"})
+    return {name: value for name, value in names.items() if value is not None}
 
 
 def _knowledge_of(made: ScreenRecords, options: KnowledgeOptions) -> Path:

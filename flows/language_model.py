@@ -14,6 +14,7 @@ from flows.answer_options import AnswerOptions
 from flows.options import KnowledgeOptions
 from storage.answers import AnswerLedger, is_taken
 from storage.errors import PqaError, problems_of
+from storage.gene_sets import read_gene_sets
 from tasks.knowledge.read import knowledge_files
 from tasks.summer.asking import Asked, Limits, ask
 from tasks.summer.engines.choose import LocalOptions, make_engine
@@ -196,17 +197,15 @@ class LanguageModel:
 
 
 def answer_problems(options: AnswerOptions) -> list[str]:
-    """What is wrong with the options as a whole, in sentences; nothing where no engine is asked for."""
+    """What is wrong with the options as a whole, in sentences."""
     if options.engine == "none":
-        return []
+        return ["--model without --engine: name openai or lmdeploy too"] if options.model else []
     problems = [] if options.model else [f"--engine {options.engine} needs --model, the model's name"]
     problems += check_urls(options.base_url) if options.engine == "openai" else []
     if options.summaries not in {"entries", "engine"} and not Path(options.summaries).exists():
         problems.append(
             f"--summaries {options.summaries}: neither entries nor engine, and no such folder or zip"
         )
-    if options.measured_sets is not None and not options.measured_sets.is_file():
-        problems.append(f"--measured-sets {options.measured_sets}: no such file")
     return problems + problems_of(Prompts.load, options.prompts)
 
 
@@ -214,7 +213,10 @@ def knowledge_problems(options: KnowledgeOptions) -> list[str]:
     """What is wrong with the knowledge folder, in sentences."""
     if options.knowledge is None:
         return ["--knowledge is needed: a store of pqa knowledge, or a folder with edges_*.parquet"]
-    return problems_of(knowledge_files, options.knowledge, noncommercial=options.noncommercial)
+    problems = problems_of(knowledge_files, options.knowledge, noncommercial=options.noncommercial)
+    if options.set_members is not None:
+        problems += problems_of(read_gene_sets, options.set_members)
+    return problems
 
 
 def engine_problems(options: AnswerOptions) -> list[str]:

@@ -25,8 +25,7 @@ from tasks.scoring.task_names import TASK_TITLES
 def run(arguments: Namespace) -> None:
     """The main job as a Prefect flow, then where to look."""
     options = read_options(BenchmarkOptions, arguments, config=arguments.config)
-    given = (options.labels, options.screen, options.knowledge, options.answer, options.predict)
-    check_inputs(*given, options.expression, options.sets)
+    check_inputs(options)
     check_servers(options.run.mlflow)
     shorten_user_errors()
     workspace = options.run.workspace

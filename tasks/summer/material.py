@@ -50,13 +50,14 @@ class Material:
 
     @cached_property
     def graph(self) -> KnowledgeGraph:
-        """The knowledge graph."""
-        return read_knowledge(
+        """The knowledge graph, with the gene sets as nodes."""
+        graph = read_knowledge(
             self.knowledge,
             noncommercial=self.noncommercial,
             max_term_genes=self.max_links,
             max_degree=self.max_links,
         )
+        return graph.with_sets(self.sets) if self.sets else graph
 
     @cached_property
     def entries(self) -> EntryIndex:

@@ -167,7 +167,7 @@ def test_before_it_starts_a_run_says_what_it_will_cost(tables, tmp_path, capsys)
 def test_all_that_is_wrong_with_the_options_is_in_one_message(tables, tmp_path, capsys):
     (tmp_path / "prompts").mkdir()
     (tmp_path / "prompts" / "summary_entries.jinja").write_text("{{ nothing }}")
-    more = ["--prompts", tmp_path / "prompts", "--summaries", "nowhere", "--measured-sets", "no.json"]
+    more = ["--prompts", tmp_path / "prompts", "--summaries", "nowhere", "--set-members", "no.json"]
     assert main(arguments(tables, tmp_path / "out", "localhost:8000", model="", more=more)) == 1
     err = capsys.readouterr().err
     for words in ("needs --model", "--base-url", "'nothing' is undefined", "nowhere", "no.json"):

@@ -13,8 +13,8 @@ from mlflow.tracking import MlflowClient
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import answer_questions as answering
+from flows.label_sets import LabelSet
 from flows.options import AnswerOptions, PredictorOptions, RunOptions
-from flows.records import LabelSet
 from storage.tracking import Tracker
 from tests.flows.jobs import mlflow_runs, start_pqa
 from tests.flows.test_answer_command import tables  # noqa: F401

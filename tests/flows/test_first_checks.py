@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import anndata
 import numpy as np
+import pandas as pd
 import pytest
 
 from flows import label_stages
-from flows.first_checks import check_screen
+from flows.first_checks import check_inputs, check_screen
 from flows.label_screen import label_screen
-from flows.options import ExpressionOptions, GeneSetOptions, RunOptions, ScreenOptions
+from flows.options import BenchmarkOptions, ExpressionOptions, GeneSetOptions, RunOptions, ScreenOptions
 from storage.errors import InputError
 from storage.h5ad import H5adFile
 from tests.flows.test_commands import refused, toy  # noqa: F401
@@ -60,3 +61,58 @@ def test_a_matrix_laid_out_by_gene_is_not_read_for_its_first_cells(tmp_path, toy
     table.write_h5ad(screen)
     monkeypatch.setattr(H5adFile, "row_blocks", lambda *_, **__: pytest.fail("it was read"))
     check_screen(ScreenOptions(screen=str(screen)), ExpressionOptions(), GeneSetOptions())
+
+
+def write_labels(stem) -> None:
+    rows = [(f"p{i}", f"g{j}", (i + j) % 2, "test" if i < 2 else "train") for i in range(6) for j in range(3)]
+    pd.DataFrame(rows, columns=["pert", "gene", "label", "split"]).to_parquet(f"{stem}-de.parquet")
+
+
+def problems_with(tmp_path, **sections) -> str:
+    write_labels(tmp_path / "one")
+    write_labels(tmp_path / "two")
+    links = {"source_gene": ["g0"], "target_gene": ["g1"], "relation": "x"}
+    pd.DataFrame(links).to_parquet(tmp_path / "edges_string_v1.parquet")
+    sections = {"labels": (str(tmp_path / "one"),), "knowledge": {"knowledge": str(tmp_path)}} | sections
+    try:
+        check_inputs(BenchmarkOptions.model_validate(sections))
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def test_options_that_a_job_would_not_use_are_refused_together(tmp_path, toy):  # noqa: F811
+    told = problems_with(
+        tmp_path,
+        screen={"screen": str(toy), "perturbation_key": "nothing"},
+        label={"fdr": 0.2},
+        expression={"test": "stratified"},
+        predict={"also": (str(tmp_path / "two"),)},
+        answer={"model": "llama"},
+    )
+    for part in (
+        "nothing is to be labelled, --test, --fdr would do nothing",
+        "no predictor asked for reads cells",
+        "no column 'nothing'",
+        "--also is learnt from with --tracks across only",
+        "--model without --engine",
+    ):
+        assert part in told
+
+
+def test_what_a_job_would_use_is_not_refused(tmp_path, toy):  # noqa: F811
+    assert problems_with(tmp_path) == ""
+    across = {"also": (str(tmp_path / "two"),), "tracks": ("within", "across")}
+    assert problems_with(tmp_path, predict=across) == ""
+    cells = {"screen": str(toy)}
+    assert problems_with(tmp_path, screen=cells, predict={"predictors": ("gears",)}) == ""
+    both = (str(tmp_path / "one"), str(tmp_path / "two"))
+    told = problems_with(tmp_path, labels=both, screen=cells, predict={"predictors": ("gears",)})
+    assert "whose cells these are cannot be told" in told
+
+
+def test_across_needs_another_line(tmp_path):
+    alone = {"predict": {"tracks": ("across",)}}
+    assert "no other line's tables" in problems_with(tmp_path, **alone)
+    same = {"predict": {"tracks": ("across",), "also": (str(tmp_path / "one"),)}}
+    assert "no other line's tables" in problems_with(tmp_path, **same)

@@ -9,9 +9,10 @@ import pytest
 
 from flows.answer_options import AnswerOptions
 from flows.answer_steps import material_of
+from flows.label_sets import LabelSet
 from flows.language_model import BudgetSpent, LanguageModel, Spent
 from flows.options import KnowledgeOptions
-from flows.records import LabelSet, Place
+from flows.records import Place
 from flows.summary_stages import summarise_stage
 from storage.manifest import file_digest
 from tests.flows.test_answer_command import GENES, tables  # noqa: F401
