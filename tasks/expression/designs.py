@@ -92,7 +92,12 @@ def screen_design(
 def null_design(cells: pd.DataFrame, plan: ComparisonPlan, *, usable: np.ndarray, seed: int) -> Design | None:
     """The comparison of false perturbations made of control cells; None where there can be none."""
     groups = false_perturbation_groups(
-        cells, usable=usable, seed=seed, normalise=plan.normalise, min_cells=plan.min_cells
+        cells,
+        usable=usable,
+        seed=seed,
+        normalise=plan.normalise,
+        min_cells=plan.min_cells,
+        by_batch=plan.by_batch,
     )
     if groups is None:
         return None

@@ -123,3 +123,49 @@ def test_many_small_control_guides_are_put_together():
     assert len(groups.names) == 20
     assert set(groups.sizes[:-1]) == {30}
     assert all("and 1 more" in name for name in groups.names)
+
+
+def batched(*, guides, per_guide=100, batches=4, confounded):
+    """Controls whose guides are in one batch each, or spread over all."""
+    guide = np.repeat(np.arange(guides), per_guide)
+    batch = guide % batches if confounded else np.arange(len(guide)) % batches
+    return pd.DataFrame(
+        {
+            "control": True,
+            "guide": [f"nt_{i}" for i in guide],
+            "batch": [f"b{i}" for i in batch],
+            "library_size": 50,
+        }
+    )
+
+
+@pytest.mark.parametrize(("guides", "confounded"), [(4, True), (6, True), (12, True), (12, False)])
+def test_false_perturbations_compared_within_batches_are_beside_controls(guides, confounded):
+    cells = batched(guides=guides, confounded=confounded)
+    usable = np.ones(len(cells), bool)
+    for seed in range(5):
+        groups = false_perturbation_groups(cells, usable=usable, seed=seed, min_cells=25, by_batch=True)
+        false, controls = members(groups)
+        with_controls = set(cells["batch"].iloc[controls])
+        assert len(false) >= 1
+        for rows in false.values():
+            assert len(rows) >= 25
+            assert set(cells["batch"].iloc[rows]) <= with_controls
+        # With a single guide a batch, none can be held out whole.
+        assert (guides == 4) == any(name.startswith(RANDOM_PART) for name in false)
+
+
+def test_cells_of_a_false_perturbation_in_a_batch_without_other_controls_are_left_out():
+    cells = batched(guides=8, confounded=False)
+    only = (cells["guide"] == "nt_3") & (np.arange(len(cells)) % 8 < 2)
+    cells.loc[only, "batch"] = "its own"
+    for seed in range(8):
+        groups = false_perturbation_groups(
+            cells, usable=np.ones(len(cells), bool), seed=seed, min_cells=25, by_batch=True
+        )
+        if "nt_3" in groups.names:
+            assert groups.sizes[groups.names.index("nt_3")] == 100 - only.sum()
+            assert (groups.group[only] == -1).all()
+            break
+    else:
+        raise AssertionError("nt_3 was never held out")
