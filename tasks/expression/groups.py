@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: Begins the names of false perturbations that are no guides.
 RANDOM_PART = "control part"
+#: With fewer false perturbations of whole guides, one odd guide would be the whole calibration.
+LEAST_FALSE_GUIDES = 3
 
 
 @dataclass(frozen=True)
@@ -88,13 +90,18 @@ def false_perturbation_groups(
     most: int = 20,
     min_cells: int = 25,
     by_batch: bool = False,
+    whole_guides: bool = True,
 ) -> CellGroups | None:
     """Hold out control cells as false perturbations, to see what the test calls where nothing is.
 
-    Control guides are held out whole where guides are known and one of them has less than half of the
-    cells, so that what differs between guides counts; otherwise control cells are drawn at random, and the
-    false perturbations are called by `RANDOM_PART` and a number. At most ``most`` false perturbations of at
-    least ``min_cells`` cells, made of at most half of the control cells; the other half stays control.
+    Control guides are held out whole where guides are known and `LEAST_FALSE_GUIDES` false perturbations or
+    more can be made of them, so that what differs between guides counts; otherwise control cells are drawn
+    at random, and the false perturbations are called by `RANDOM_PART` and a number. At most ``most`` false
+    perturbations of at least ``min_cells`` cells, made of at most half of the control cells; the other half
+    stays control.
+
+    Those of whole guides do not depend on the order of cells. Cells have no names here, so which are drawn
+    at random does: the same seed draws others from a file whose cells are in another order.
 
     Parameters
     ----------
@@ -102,6 +109,8 @@ def false_perturbation_groups(
         Cells will be compared within batches: every false perturbation gets at least ``min_cells`` cells in
         batches that keep controls, and its cells in other batches are left out. Drawn at random are then at
         most half of the controls of each batch.
+    whole_guides
+        Whether guides may be held out whole.
 
     Returns
     -------
@@ -114,11 +123,12 @@ def false_perturbation_groups(
     if by_batch and "batch" in cells:
         batch = cells["batch"].astype(str).astype("category").cat.codes.to_numpy(np.int64)
     held_out: dict[str, np.ndarray] = {}
-    if "guide" in cells and cells["guide"].iloc[control].nunique() > 1:
+    if whole_guides and "guide" in cells and cells["guide"].iloc[control].nunique() > 1:
         rows_of = {name: control[rows] for name, rows in _rows_by(cells["guide"].iloc[control]).items()}
         pools = _pooled(rows_of, min_cells, rng)
         held_out = _up_to_half(pools, control, batch=batch, most=most, min_cells=min_cells)
-    held_out = held_out or _random_parts(control, batch[control], most=most, min_cells=min_cells, rng=rng)
+    if len(held_out) < LEAST_FALSE_GUIDES:
+        held_out = _random_parts(control, batch[control], most=most, min_cells=min_cells, rng=rng)
     if not held_out:
         return None
     group = np.full(len(cells), -1, np.int32)
