@@ -109,6 +109,16 @@ def test_the_paired_test_is_the_formula_written_out_with_pandas(tmp_path, monkey
     assert (untested > 0) == (least == 20)
 
 
+def test_a_gene_that_only_perturbed_cells_have_is_called(tmp_path, client):
+    counts, names, batch, guide = cells()
+    counts[:, 7] = np.where(names == "A", np.random.default_rng(1).poisson(5, N_CELLS), 0)
+    table, _ = table_of(tmp_path, client, (counts, names, batch, guide))
+    found = table[(table["pert"] == "A") & (table["gene"] == "g7")].iloc[0]
+    assert found["mean_control"] == 0
+    assert found["u_statistic"] > 0
+    assert found["p_value"] < 1e-9
+
+
 def test_with_equal_libraries_a_pairs_effect_over_its_error_is_scipys_paired_t():
     rng = np.random.default_rng(5)
     per_batch, batches, genes = 30, 4, 6
