@@ -17,7 +17,7 @@ from storage.atomic import atomic_path
 from storage.expression_tables import read_by_perturbation, read_perturbations
 from storage.manifest import folder_digest
 from storage.tables import read_frame, read_labels, read_recipe
-from tasks.expression.calibration import called
+from tasks.expression.calibration import called_genes
 from tasks.report.label_sections import MOST_DRAWN, label_sections, most_responsive
 from tasks.report.page import Report, Section, write_report
 from tasks.report.set_section import set_section
@@ -36,11 +36,14 @@ def label_report(path: Path, screen: ScreenRecords) -> None:
 
 
 def write_called_genes(path: Path, tests: Path, options: LabelOptions) -> None:
-    """Every DE call of a table of tests as CSV for a spreadsheet, a perturbation's smallest p first."""
+    """Every DE call of a table of tests as CSV for a spreadsheet, a perturbation's smallest p first.
+
+    The perturbed genes themselves are left out, as of labels and of all numbers of DE genes.
+    """
     columns = ("gene", "mean_pert", "mean_control", "log2_fold_change", "p_value", "p_adj")
     found = [pd.DataFrame(columns=["perturbation", *columns])]
     for name, rows in read_by_perturbation(tests, columns):
-        calls = rows[called(rows, **call_rule(options))].sort_values("p_value", kind="stable")
+        calls = rows[called_genes(rows, name, **call_rule(options))].sort_values("p_value", kind="stable")
         if len(calls):
             found.append(calls.assign(perturbation=name))
     with atomic_path(path) as temporary:

@@ -24,7 +24,13 @@ from storage.expression_tables import read_by_perturbation
 from storage.manifest import Stage, StageRecord, file_digest, run_stage
 from storage.screens import Screen
 from storage.tables import read_frame, read_recipe, write_table
-from tasks.expression.calibration import called, check_against_truth, hidden_effects, null_summary
+from tasks.expression.calibration import (
+    called,
+    check_against_truth,
+    hidden_effects,
+    is_target,
+    null_summary,
+)
 from tasks.expression.guide_agreement import COUNTS, agreement_summary, guide_agreement, guide_groups
 from tasks.labels.detectable import Family, gene_umis, with_detectable
 from tasks.labels.label_tables import LabelTables, make_labels
@@ -84,7 +90,7 @@ def _calls(table: Path, genes: np.ndarray, rule: dict[str, float]) -> tuple[list
     place, names, rows_of = pd.Index(genes), [], []
     for name, rows in read_by_perturbation(table, ("gene", "log2_fold_change", "p_value", "p_adj")):
         row = np.full(len(genes), -1, np.int8)
-        kept = (rows["gene"] != name).to_numpy() & rows["p_value"].notna().to_numpy()
+        kept = ~is_target(rows["gene"], name) & rows["p_value"].notna().to_numpy()
         row[place.get_indexer(rows["gene"][kept])] = called(rows, **rule)[kept]
         names.append(name)
         rows_of.append(row)

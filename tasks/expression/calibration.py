@@ -17,6 +17,19 @@ def called(tests: pd.DataFrame, *, fdr: float, min_log2_fold_change: float) -> n
     return ((tests["p_adj"] < fdr) & (tests["log2_fold_change"].abs() >= min_log2_fold_change)).to_numpy()
 
 
+def is_target(genes: pd.Series, perturbation: object) -> np.ndarray:
+    """Which genes are the perturbed one itself, bool (n,): labels and counts of DE genes leave it out."""
+    return (genes.astype(str) == np.asarray(perturbation, str)).to_numpy()
+
+
+def called_genes(
+    tests: pd.DataFrame, perturbation: object, *, fdr: float, min_log2_fold_change: float
+) -> np.ndarray:
+    """`called`, less the perturbed gene itself; ``perturbation`` is one name, or one for each test."""
+    calls = called(tests, fdr=fdr, min_log2_fold_change=min_log2_fold_change)
+    return calls & ~is_target(tests["gene"], perturbation)
+
+
 def expressed_tests(null_tests: pd.DataFrame) -> pd.DataFrame:
     """Tests of genes that some cell expresses: of the others p = 1 by definition, which says nothing."""
     expressed = null_tests["mean_pert"] + null_tests["mean_control"] > 0
@@ -50,7 +63,9 @@ def check_against_truth(
     fdr: float,
     min_log2_fold_change: float,
 ) -> pd.DataFrame:
-    """Hold calls against a simulated screen's planted effects.
+    """Hold calls against a simulated screen's planted effects; the perturbed genes themselves do not count.
+
+    A call is true if an effect of its sign was planted there.
 
     Parameters
     ----------
@@ -63,7 +78,7 @@ def check_against_truth(
     -------
     DataFrame
         ``group`` ('all', then bins of true |log2 fold change|), ``n_true``, ``n_called``,
-        ``false_discovery_rate`` (all only) and ``power``.
+        ``false_discovery_rate`` (all only) and ``power``. ``n_called`` of a bin are its true calls.
     """
     effects = truth.set_index("gene")["true_log2_fold_change"].groupby(truth["pert"].to_numpy())
     planted = {str(name): rows for name, rows in effects}
@@ -71,15 +86,17 @@ def check_against_truth(
     true, true_called = np.zeros(len(bins), np.int64), np.zeros(len(bins), np.int64)
     n_called = 0
     for name, rows in tests:
+        rows = rows[~is_target(rows["gene"], name)]
         calls = called(rows, fdr=fdr, min_log2_fold_change=min_log2_fold_change)
         effect = np.zeros(len(rows))
         if name in planted:
-            effect = rows["gene"].astype(str).map(planted[name]).fillna(0).abs().to_numpy()
+            effect = rows["gene"].astype(str).map(planted[name]).fillna(0).to_numpy()
         n_called += int(calls.sum())
+        right = calls & (np.sign(effect) == np.sign(rows["log2_fold_change"].to_numpy()))
         for index, (low, high) in enumerate(bins):
-            inside = (effect > low) & (effect <= high)
+            inside = (np.abs(effect) > low) & (np.abs(effect) <= high)
             true[index] += inside.sum()
-            true_called[index] += (calls & inside).sum()
+            true_called[index] += (right & inside).sum()
     with np.errstate(invalid="ignore"):
         power = true_called / true
     names = [f"{low:g}-{high:g}" if np.isfinite(high) else f"above {low:g}" for low, high in bins]
