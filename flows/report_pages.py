@@ -83,7 +83,8 @@ def screen_sections(screen: ScreenRecords) -> list[Section]:
     if screen.side_by_side is not None:
         chosen = read_recipe(screen.tests.folder / "tests.parquet")["test"]
         tables = side_by_side_tables(screen.side_by_side.comparison)
-        sections.append(side_by_side_section(*tables, chosen=chosen))
+        impossible = screen.side_by_side.impossible
+        sections.append(side_by_side_section(*tables, chosen=chosen, impossible=impossible))
     if screen.set_labels is not None:
         sets = read_frame(screen.set_labels.folder / "gene-sets.parquet")
         sections.append(set_section(sets, set_calibration_of(screen.set_labels)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -26,7 +28,12 @@ ASSUMPTIONS = {
 
 
 def side_by_side_section(
-    summary: pd.DataFrame, agreement: pd.DataFrame, quantiles: pd.DataFrame | None, *, chosen: str
+    summary: pd.DataFrame,
+    agreement: pd.DataFrame,
+    quantiles: pd.DataFrame | None,
+    *,
+    chosen: str,
+    impossible: Mapping[str, str] | None = None,
 ) -> Section:
     """Tests of the same screen: how much each calls, where nothing changes too, and what they share.
 
@@ -43,9 +50,11 @@ def side_by_side_section(
         ``test, rank, n, minus_log10_p`` of false perturbations; None without any.
     chosen
         The test that labels come from.
+    impossible
+        Tests that could be done on no perturbation, with the reason.
     """
     text = (
-        f"The same cells were compared by {_number(len(summary))} tests. The labels come from {chosen}. A "
+        f"The same cells were compared by {_number(len(summary))}. The labels come from {chosen}. A "
         "reliable test makes almost no calls among false perturbations, which are made of control cells"
         + (
             ", and its realised false discovery rate is near the nominal rate or below."
@@ -67,6 +76,9 @@ def side_by_side_section(
         ("Calls shared", shown, "Among the pairs of perturbation and gene that both tests have tested."),
         ("Assumptions", pd.DataFrame({"test": summary["test"], "assumption": assumed}), ""),
     ]
+    if impossible:
+        listed = pd.DataFrame({"test": list(impossible), "reason": list(impossible.values())})
+        tables.insert(0, ("Tests that cannot be done on this screen", listed, ""))
     figure = side_by_side_figure(summary["test"].tolist(), agreement, quantiles)
     return Section("Tests side by side", text, figures=[(caption, figure)], tables=tables)
 
@@ -162,4 +174,4 @@ def _whole(value: float) -> str:
 
 
 def _number(n: int) -> str:
-    return {2: "two", 3: "three"}.get(n, str(n))
+    return "one test" if n == 1 else f"{ {2: 'two', 3: 'three'}.get(n, str(n)) } tests"
