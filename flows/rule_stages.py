@@ -30,6 +30,7 @@ from tasks.expression.calibration import (
     hidden_effects,
     is_target,
     null_summary,
+    shifted_share,
 )
 from tasks.expression.guide_agreement import COUNTS, agreement_summary, guide_agreement, guide_groups
 from tasks.labels.detectable import Family, gene_umis, with_detectable
@@ -124,6 +125,8 @@ def labels_stage(
         judged = _judged(judged, made, guides, excluded)
         write_table(folder / "perturbations.parquet", judged, recipe)
         summary = _calibration(tests.folder / "null.parquet", options) | agreement_summary(guides)
+        shifts = read_by_perturbation(table, ("mean_control", "log2_fold_change"))
+        summary |= {"perturbations_shifted": shifted_share(shifts)}
         summary |= {"pairs_not_de": int(made.counts["n_not_de"].sum())}
         summary |= {"pairs_not_measured_well_enough": int(made.counts["n_unmeasured"].sum())}
         if truth is not None:

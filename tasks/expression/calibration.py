@@ -10,11 +10,46 @@ import pandas as pd
 
 #: Bins of true |log2 fold change| in which power is reported.
 EFFECT_BINS = (0.0, 0.25, 0.5, 1.0, np.inf)
+#: Log2 fold change that the median gene does not have by chance: 25 cells with two UMIs of each of 50 genes
+#: leave the median a standard error of 0.04. It is twice the least change that is called by default.
+LARGE_SHIFT = 0.2
+#: Genes that such a median is taken over, at least.
+LEAST_SHIFT_GENES = 10
 
 
 def called(tests: pd.DataFrame, *, fdr: float, min_log2_fold_change: float) -> np.ndarray:
     """The DE call: adjusted p below ``fdr`` and absolute log2 fold change at least the minimum."""
     return ((tests["p_adj"] < fdr) & (tests["log2_fold_change"].abs() >= min_log2_fold_change)).to_numpy()
+
+
+def median_shift(tests: pd.DataFrame) -> float:
+    """Median log2 fold change of one perturbation over the better measured half of the genes.
+
+    Most genes do not respond, so a median away from 0 is a shift in the composition of libraries: what a few
+    strong genes gain, all others lose.
+
+    Parameters
+    ----------
+    tests
+        ``mean_control``, ``log2_fold_change``; genes that the controls lack do not count.
+
+    Returns
+    -------
+    float
+        NaN with fewer than `LEAST_SHIFT_GENES` genes in that half.
+    """
+    level = tests["mean_control"].to_numpy(np.float64)
+    level = np.where(level > 0, level, np.nan)
+    if np.isfinite(level).sum() < 2 * LEAST_SHIFT_GENES:
+        return np.nan
+    return float(np.median(tests["log2_fold_change"].to_numpy(np.float64)[level >= np.nanmedian(level)]))
+
+
+def shifted_share(tests: Iterable[tuple[str, pd.DataFrame]]) -> float:
+    """Share of the perturbations with a `median_shift` of at least `LARGE_SHIFT`; NaN where none is known."""
+    shifts = np.array([median_shift(rows) for _, rows in tests], np.float64)
+    known = shifts[~np.isnan(shifts)]
+    return float((np.abs(known) >= LARGE_SHIFT).mean()) if len(known) else np.nan
 
 
 def is_target(genes: pd.Series, perturbation: object) -> np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from tasks.expression.calibration import LARGE_SHIFT
 from tasks.expression.groups import RANDOM_PART
 from tasks.report.calibration_figures import null_calibration, small_p_share, truth_figure
 from tasks.report.evidence_section import evidence_section
@@ -17,6 +18,8 @@ from tasks.report.screen_figures import de_genes_per_perturbation, volcano
 MOST_LISTED = 100
 #: Volcano plots shown.
 MOST_DRAWN = 6
+#: Share of perturbations with a shift of the median gene above which the reader is warned.
+MANY_SHIFTED = 0.05
 
 
 def label_sections(
@@ -53,14 +56,15 @@ def label_sections(
     counts
         Further rows for the table of what went in, by name.
     calibration, detectable
-        As for `evidence_section`, which needs both and more columns of ``perturbations``.
+        As for `evidence_section`, which needs both and more columns of ``perturbations``;
+        ``perturbations_shifted`` is the share of `tasks.expression.calibration.shifted_share`.
     works_below
         A guide works if it leaves less than this share of its target's expression.
     """
     sections = [
         _screen_section(perturbations, counts or {}),
         _knock_down_section(perturbations, guides, works_below),
-        _expression_section(tests, perturbations, fdr, min_log2_fold_change),
+        _expression_section(tests, perturbations, fdr, min_log2_fold_change, calibration or {}),
     ]
     if calibration is not None:
         known = guides is not None and len(guides) > 0
@@ -144,7 +148,11 @@ def _knock_down_section(
 
 
 def _expression_section(
-    tests: pd.DataFrame, perturbations: pd.DataFrame, fdr: float, min_log2_fold_change: float
+    tests: pd.DataFrame,
+    perturbations: pd.DataFrame,
+    fdr: float,
+    min_log2_fold_change: float,
+    calibration: Mapping[str, float],
 ) -> Section:
     figures = [
         (
@@ -176,7 +184,20 @@ def _expression_section(
         }
     )
     table = ("Perturbations with the most DE genes", listed, f"At most {MOST_LISTED} are listed.")
-    return Section("Differential expression", figures=figures, tables=[table])
+    text = _shift_warning(calibration.get("perturbations_shifted"))
+    return Section("Differential expression", text, figures=figures, tables=[table])
+
+
+def _shift_warning(share: float | None) -> str:
+    """What to say where the median gene of many perturbations is not where the controls have it."""
+    if share is None or not share > MANY_SHIFTED:
+        return ""
+    return (
+        f"Caution: in {share:.0%} of the perturbations the median of the better measured genes differs from "
+        f"the controls by a log2 fold change of {LARGE_SHIFT:g} or more. Such a shift is rather a change in "
+        "the size or composition of the libraries than a response of so many genes, and rank-sum tests call "
+        "genes that only share it. The test pseudobulk removes it from its p-values."
+    )
 
 
 def _null_section(null_tests: pd.DataFrame) -> Section:

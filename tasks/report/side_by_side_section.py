@@ -21,8 +21,9 @@ LOOKS = {
 }
 SHARES = {"null_share_p_below_05", "realised_fdr", "power"}
 ASSUMPTIONS = {
-    "wilcoxon": "cells are independent; batches are spread alike over perturbation and controls",
-    "stratified": "cells are independent within a batch",
+    "wilcoxon": "cells are independent; batches are spread alike over perturbation and controls; library "
+    "sizes are not changed by the response",
+    "stratified": "cells are independent within a batch; library sizes are not changed by the response",
     "pseudobulk": "batches (glm: profiles of guide and batch) are independent; most genes do not respond",
 }
 

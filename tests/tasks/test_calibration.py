@@ -4,7 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.expression.calibration import called, check_against_truth, hidden_effects, null_summary
+from tasks.expression.calibration import (
+    called,
+    check_against_truth,
+    hidden_effects,
+    median_shift,
+    null_summary,
+    shifted_share,
+)
 
 RULE = {"fdr": 0.05, "min_log2_fold_change": 0.25}
 
@@ -111,3 +118,18 @@ def test_hidden_effects_are_counted_among_zeros_only():
     assert hidden_effects(labels, truth, least=0.0) == pytest.approx(2 / 3)
     assert hidden_effects(labels, truth, least=1.0) == pytest.approx(1 / 3)
     assert np.isnan(hidden_effects(labels.head(0), truth, least=1.0))
+
+
+def test_the_shift_is_the_median_of_the_better_measured_half_of_the_genes():
+    rng = np.random.default_rng(0)
+    level = np.concatenate([np.zeros(10), np.geomspace(0.01, 100, 60)])
+    change = np.where(level > 1, 0.3, -2.0) + rng.normal(0, 0.01, 70)
+    tests = pd.DataFrame({"mean_control": level, "log2_fold_change": change})
+    assert median_shift(tests) == pytest.approx(np.median(change[level >= np.median(level[level > 0])]))
+    # A third of the genes that respond strongly are no shift.
+    response = tests.assign(log2_fold_change=np.where(np.arange(70) % 3 == 0, 2.0, 0.0))
+    assert median_shift(response) == 0
+    assert np.isnan(median_shift(tests.tail(15)))
+    named = [("A", tests), ("B", response), ("C", tests.tail(15))]
+    assert shifted_share(named) == 0.5
+    assert np.isnan(shifted_share(named[2:]))

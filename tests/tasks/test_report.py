@@ -341,6 +341,14 @@ def test_the_text_names_the_rule_that_made_the_calls():
     assert "nominal: 10%" in page
 
 
+@pytest.mark.parametrize(("share", "warned"), [(0.3, True), (0.05, False), (None, False), (np.nan, False)])
+def test_a_shift_of_the_median_gene_in_many_perturbations_is_warned_of(share, warned):
+    calibration = AGREEMENT | {"perturbations_shifted": share}
+    table = evidence_table(8)
+    page = text_of(*label_sections(de_tests(), table, **RULE, calibration=calibration))
+    assert ("Caution: in 30% of the perturbations the median" in page) == warned
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("perturbations", [8, 60])
 def test_the_evidence_behind_labels_is_counted_and_worded(perturbations):
