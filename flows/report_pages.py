@@ -18,8 +18,9 @@ from storage.expression_tables import read_by_perturbation, read_perturbations
 from storage.manifest import folder_digest
 from storage.tables import read_frame, read_labels, read_recipe
 from tasks.expression.calibration import called_genes
-from tasks.report.label_sections import MOST_DRAWN, label_sections, most_responsive
+from tasks.report.label_sections import MOST_DRAWN, label_sections
 from tasks.report.page import Report, Section, write_report
+from tasks.report.screen_figures import most_responsive
 from tasks.report.set_section import set_section
 from tasks.report.side_by_side_section import side_by_side_section
 from tasks.scoring.task_names import TASK_TITLES

@@ -71,6 +71,12 @@ def expressed_tests(null_tests: pd.DataFrame) -> pd.DataFrame:
     return null_tests[expressed & null_tests["p_value"].notna()]
 
 
+def small_p_share(null_tests: pd.DataFrame) -> float:
+    """Share of the tests of expressed genes with a p-value below 0.05; NaN without tests."""
+    p_value = expressed_tests(null_tests)["p_value"]
+    return float((p_value < 0.05).mean()) if len(p_value) else np.nan
+
+
 def null_summary(null_tests: pd.DataFrame, *, fdr: float, min_log2_fold_change: float) -> dict[str, float]:
     """What the test says of false perturbations, where every call is wrong."""
     calls = called(null_tests, fdr=fdr, min_log2_fold_change=min_log2_fold_change)
@@ -78,7 +84,7 @@ def null_summary(null_tests: pd.DataFrame, *, fdr: float, min_log2_fold_change: 
     return {
         "null_perturbations": int(null_tests["pert"].nunique()),
         "null_tests": len(tested),
-        "null_share_p_below_05": float((tested["p_value"] < 0.05).mean()),
+        "null_share_p_below_05": small_p_share(tested),
         "null_de_calls": int(calls.sum()),
         "null_de_calls_per_perturbation": float(calls.sum() / null_tests["pert"].nunique()),
     }

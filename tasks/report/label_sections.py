@@ -7,13 +7,13 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from tasks.expression.calibration import LARGE_SHIFT
+from tasks.expression.calibration import LARGE_SHIFT, small_p_share
 from tasks.expression.groups import RANDOM_PART
-from tasks.report.calibration_figures import null_calibration, small_p_share, truth_figure
+from tasks.report.calibration_figures import null_calibration, truth_figure
 from tasks.report.evidence_section import evidence_section
 from tasks.report.knock_down_figure import idle_guides, knock_down
 from tasks.report.page import Section
-from tasks.report.screen_figures import de_genes_per_perturbation, volcano
+from tasks.report.screen_figures import de_genes_per_perturbation, most_responsive, volcano
 
 MOST_LISTED = 100
 #: Volcano plots shown.
@@ -78,13 +78,6 @@ def label_sections(
     return sections
 
 
-def most_responsive(perturbations: pd.DataFrame) -> pd.DataFrame:
-    """Kept perturbations with their number of DE genes, ``n_de``, most first."""
-    kept = perturbations[perturbations["status"] == "kept"]
-    kept = kept.assign(n_de=kept["n_up"].fillna(0) + kept["n_down"].fillna(0))
-    return kept.sort_values(["n_de", "perturbation"], ascending=[False, True])
-
-
 def _screen_section(perturbations: pd.DataFrame, counts: Mapping[str, object]) -> Section:
     excluded = perturbations[perturbations["status"] == "excluded"]
     kept = perturbations[perturbations["status"] == "kept"]
@@ -102,7 +95,8 @@ def _screen_section(perturbations: pd.DataFrame, counts: Mapping[str, object]) -
         (
             "The screen in numbers",
             pd.DataFrame(
-                {"item": list(facts), "number": [_whole(value) for value in facts.values()]}, dtype=object
+                {"item": list(facts), "number": [_without_point(value) for value in facts.values()]},
+                dtype=object,
             ),
             "",
         )
@@ -154,6 +148,8 @@ def _expression_section(
     min_log2_fold_change: float,
     calibration: Mapping[str, float],
 ) -> Section:
+    ranked = most_responsive(perturbations)
+    drawn = ranked["perturbation"].head(MOST_DRAWN).tolist()
     figures = [
         (
             "Perturbations with the most DE genes\n"
@@ -163,7 +159,7 @@ def _expression_section(
             f"{fdr:g} and their log2 fold change is at least {min_log2_fold_change:g}, up or down. A ring "
             "marks the perturbed gene itself, which is not counted. Triangles are genes whose p-value is too "
             "small for the scale.",
-            volcano(tests, most=MOST_DRAWN, fdr=fdr, min_log2_fold_change=min_log2_fold_change),
+            volcano(tests, drawn, fdr=fdr, min_log2_fold_change=min_log2_fold_change),
         ),
         (
             "Number of DE genes\n"
@@ -173,7 +169,7 @@ def _expression_section(
             de_genes_per_perturbation(perturbations),
         ),
     ]
-    kept = most_responsive(perturbations).head(MOST_LISTED)
+    kept = ranked.head(MOST_LISTED)
     listed = pd.DataFrame(
         {
             "perturbation": kept["perturbation"],
@@ -234,5 +230,5 @@ def _truth_section(truth_check: pd.DataFrame, fdr: float) -> Section:
     return Section("Known truth", text, figures=[(caption, truth_figure(truth_check, fdr=fdr))])
 
 
-def _whole(value: object) -> object:
+def _without_point(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value

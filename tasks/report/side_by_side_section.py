@@ -131,7 +131,7 @@ def _summary_table(summary: pd.DataFrame, chosen: str) -> pd.DataFrame:
     for row in summary.to_dict("records"):
         title = row["test"] + (f", {row['model']}" if row["model"] else "")
         title += " (gives the labels)" if row["test"] == chosen else ""
-        table[title] = [_share(row[c]) if c in SHARES else _whole(row[c]) for c in shown]
+        table[title] = [_share(row[c]) if c in SHARES else _count(row[c]) for c in shown]
     return table
 
 
@@ -170,7 +170,7 @@ def _share(value: float) -> str:
     return "-" if pd.isna(value) else f"{value:.1%}"
 
 
-def _whole(value: float) -> str:
+def _count(value: float) -> str:
     return "-" if pd.isna(value) else f"{int(value):,}"
 
 
