@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from prefect import flow, task
+from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 
@@ -122,8 +122,8 @@ def compare_tests(
     truth: Path | None,
 ) -> SideBySide | None:
     """Do the other tests asked for and compare them with the one that labels come from."""
-    progress = task_progress("testing", "gene blocks")
-    return side_by_side(place, screen, quality, tests, expression, cells, options, truth, progress)
+    told = (task_progress("testing", "gene blocks"), get_run_logger().warning)
+    return side_by_side(place, screen, quality, tests, expression, cells, options, truth, *told)
 
 
 def _run_name() -> str:

@@ -43,6 +43,10 @@ EMBEDDED_NAME = "embedded"
 MOST_LISTED = 5
 
 
+class NothingToTestError(InputError):
+    """A test can be done on no perturbation of the screen."""
+
+
 def simulate_stage(place: Place, progress: Progress) -> StageRecord:
     """Simulate the embedded screen with its truth and its knowledge graph."""
     stage = Stage("simulated", EMBEDDED_NAME, {}, EMBEDDED, (tasks.screens.simulate,))
@@ -155,7 +159,7 @@ def _designs(
         reasons = dict(zip(judged["perturbation"], judged["reason"], strict=True)) | reasons
         listed = [f"{name}: {why}" for name, why in list(reasons.items())[:MOST_LISTED]]
         more = [f"and {len(reasons) - MOST_LISTED} more"] if len(reasons) > MOST_LISTED else []
-        raise InputError(f"--test {options.test}", ["no perturbation can be tested", *listed, *more])
+        raise NothingToTestError(f"--test {options.test}", ["no perturbation can be tested", *listed, *more])
     excluded = pd.DataFrame({"perturbation": list(reasons), "reason": list(reasons.values())}, dtype=object)
     return design, null_design(cells, plan, usable=usable, seed=0), excluded
 

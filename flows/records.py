@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from distributed import Client
@@ -22,10 +22,14 @@ class Place:
 
 @dataclass(frozen=True)
 class SideBySide:
-    """Tests done beside the one that labels come from, by name, and their comparison."""
+    """Tests done beside the one that labels come from, by name, and their comparison.
+
+    ``impossible`` are those that could be done on no perturbation, with the reason.
+    """
 
     others: dict[str, StageRecord]
     comparison: StageRecord
+    impossible: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,10 @@ from storage.atomic import atomic_path
 from storage.expression_tables import read_by_perturbation, read_perturbations
 from storage.manifest import folder_digest
 from storage.tables import read_frame, read_labels, read_recipe
-from tasks.expression.calibration import called
-from tasks.report.label_sections import MOST_DRAWN, label_sections, most_responsive
+from tasks.expression.calibration import called_genes
+from tasks.report.label_sections import MOST_DRAWN, label_sections
 from tasks.report.page import Report, Section, write_report
+from tasks.report.screen_figures import most_responsive
 from tasks.report.set_section import set_section
 from tasks.report.side_by_side_section import side_by_side_section
 from tasks.scoring.task_names import TASK_TITLES
@@ -36,11 +37,14 @@ def label_report(path: Path, screen: ScreenRecords) -> None:
 
 
 def write_called_genes(path: Path, tests: Path, options: LabelOptions) -> None:
-    """Every DE call of a table of tests as CSV for a spreadsheet, a perturbation's smallest p first."""
+    """Every DE call of a table of tests as CSV for a spreadsheet, a perturbation's smallest p first.
+
+    The perturbed genes themselves are left out, as of labels and of all numbers of DE genes.
+    """
     columns = ("gene", "mean_pert", "mean_control", "log2_fold_change", "p_value", "p_adj")
     found = [pd.DataFrame(columns=["perturbation", *columns])]
     for name, rows in read_by_perturbation(tests, (*columns, "direction")):
-        calls = rows[called(rows, **call_rule(options))].sort_values("p_value", kind="stable")
+        calls = rows[called_genes(rows, name, **call_rule(options))].sort_values("p_value", kind="stable")
         if len(calls):
             found.append(calls.assign(perturbation=name))
     with atomic_path(path) as temporary:
@@ -80,7 +84,8 @@ def screen_sections(screen: ScreenRecords) -> list[Section]:
     if screen.side_by_side is not None:
         chosen = read_recipe(screen.tests.folder / "tests.parquet")["test"]
         tables = side_by_side_tables(screen.side_by_side.comparison)
-        sections.append(side_by_side_section(*tables, chosen=chosen))
+        impossible = screen.side_by_side.impossible
+        sections.append(side_by_side_section(*tables, chosen=chosen, impossible=impossible))
     if screen.set_labels is not None:
         sets = read_frame(screen.set_labels.folder / "gene-sets.parquet")
         sections.append(set_section(sets, set_calibration_of(screen.set_labels)))

@@ -24,7 +24,14 @@ from storage.expression_tables import read_by_perturbation
 from storage.manifest import Stage, StageRecord, file_digest, run_stage
 from storage.screens import Screen
 from storage.tables import read_frame, read_recipe, write_table
-from tasks.expression.calibration import called, check_against_truth, hidden_effects, null_summary
+from tasks.expression.calibration import (
+    called,
+    check_against_truth,
+    hidden_effects,
+    is_target,
+    null_summary,
+    shifted_share,
+)
 from tasks.expression.guide_agreement import COUNTS, agreement_summary, guide_agreement, guide_groups
 from tasks.labels.detectable import Family, gene_umis, with_detectable
 from tasks.labels.label_tables import LabelTables, make_labels
@@ -91,7 +98,7 @@ def _calls(table: Path, genes: np.ndarray, rule: dict[str, float]) -> tuple[list
     columns = ("gene", "log2_fold_change", "direction", "p_value", "p_adj")
     for name, rows in read_by_perturbation(table, columns):
         row = np.full(len(genes), -1, np.int8)
-        kept = (rows["gene"] != name).to_numpy() & rows["p_value"].notna().to_numpy()
+        kept = ~is_target(rows["gene"], name) & rows["p_value"].notna().to_numpy()
         row[place.get_indexer(rows["gene"][kept])] = called(rows, **rule)[kept]
         names.append(name)
         rows_of.append(row)
@@ -125,6 +132,8 @@ def labels_stage(
         judged = _judged(judged, made, guides, excluded)
         write_table(folder / "perturbations.parquet", judged, recipe)
         summary = _calibration(tests.folder / "null.parquet", options) | agreement_summary(guides)
+        shifts = read_by_perturbation(table, ("mean_control", "log2_fold_change"))
+        summary |= {"perturbations_shifted": shifted_share(shifts)}
         summary |= {"pairs_not_de": int(made.counts["n_not_de"].sum())}
         summary |= {"pairs_not_measured_well_enough": int(made.counts["n_unmeasured"].sum())}
         if truth is not None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
 import storage.expression_tables
 import tasks.expression
-from flows.label_stages import tests_stage
+from flows.label_stages import NothingToTestError, tests_stage
 from flows.options import ExpressionOptions, LabelOptions, QualityOptions
 from flows.progress import Progress
 from flows.records import Place, SideBySide
@@ -34,18 +35,24 @@ def side_by_side(
     options: LabelOptions,
     truth: Path | None,
     progress: Progress,
+    say: Callable[[str], None],
 ) -> SideBySide | None:
-    """Do the other tests asked for, each a stage of its own, and compare; None where none is asked for."""
-    others = {
-        other.test: tests_stage(place, screen, quality, other, quality_options, progress)
-        for other in expression.others()
-    }
-    if not others:
+    """Do the other tests asked for, each a stage of its own, and compare; None where none is asked for.
+
+    A test that can be done on no perturbation is reported, to ``say`` and in the record: the labels, which
+    come from another test, are not lost with it.
+    """
+    others, impossible = {}, {}
+    for other in expression.others():
+        try:
+            others[other.test] = tests_stage(place, screen, quality, other, quality_options, progress)
+        except NothingToTestError as error:
+            impossible[other.test] = "; ".join(error.problems)
+            say(f"--also-test {other.test} is left out: {impossible[other.test]}")
+    if not others and not impossible:
         return None
-    return SideBySide(
-        others,
-        compare_tests_stage(place, {expression.test: tests} | others, options, truth),
-    )
+    compared = compare_tests_stage(place, {expression.test: tests} | others, options, truth)
+    return SideBySide(others, compared, impossible)
 
 
 def compare_tests_stage(

@@ -43,7 +43,7 @@ def read_by_perturbation(path: Path | str, columns: Sequence[str]) -> Iterator[t
         edges = np.flatnonzero(names[1:] != names[:-1]) + 1
         for first, last in pairwise([0, *edges, len(names)] if len(names) else []):
             if waiting and names[first] != open_name:
-                yield open_name, _joined(waiting)
+                yield open_name, _one_frame(waiting)
                 finished.add(open_name)
                 waiting = []
             open_name = str(names[first])
@@ -53,7 +53,7 @@ def read_by_perturbation(path: Path | str, columns: Sequence[str]) -> Iterator[t
                 )
             waiting.append(rows.iloc[first:last])
     if waiting:
-        yield open_name, _joined(waiting)
+        yield open_name, _one_frame(waiting)
 
 
 def read_perturbations(path: Path | str, names: Sequence[str]) -> pd.DataFrame:
@@ -69,7 +69,7 @@ def read_perturbations(path: Path | str, names: Sequence[str]) -> pd.DataFrame:
             rows = rows.filter(pc.is_in(rows["pert"].cast(pa.string()), pa.array(list(names), pa.string())))
             parts.append(rows.to_pandas())
     parts = [part.astype({"pert": str, "gene": str}) for part in parts]
-    return _joined([part for part in parts if len(part)] or parts[:1])
+    return _one_frame([part for part in parts if len(part)] or parts[:1])
 
 
 def _open_tests(path: Path | str, columns: Sequence[str]) -> pq.ParquetFile:
@@ -88,5 +88,5 @@ def _open_tests(path: Path | str, columns: Sequence[str]) -> pq.ParquetFile:
     return file
 
 
-def _joined(parts: list[pd.DataFrame]) -> pd.DataFrame:
+def _one_frame(parts: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if len(parts) > 1 else parts[0].reset_index(drop=True)

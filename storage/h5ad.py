@@ -34,12 +34,7 @@ class H5adFile:
         except PermissionError as error:
             raise InputError(str(path), ["cannot be read: no permission"]) from error
         except OSError as error:
-            reason = (
-                "the file is cut off; copy or download it again"
-                if "truncated" in str(error)
-                else "not an h5ad file (it is not HDF5); give an AnnData file written with write_h5ad"
-            )
-            raise InputError(str(path), [reason]) from error
+            raise InputError(str(path), [_why_not_opened(path, error)]) from error
         try:
             self._open_matrix(layer)
         except BaseException:
@@ -47,7 +42,12 @@ class H5adFile:
             raise
 
     def _open_matrix(self, layer: str | None) -> None:
-        missing = [part for part in ("X", "obs", "var") if part not in self._file]
+        needed = ("X", "obs", "var") if layer is None else ("obs", "var")
+        missing = [part for part in needed if part not in self._file]
+        if missing == ["X"] and self.layers:
+            found = ", ".join(self.layers)
+            message = f"there is no X in it; name the layer with the counts (--layer), one of: {found}"
+            raise InputError(str(self.path), [message])
         if missing:
             raise InputError(str(self.path), [f"not an h5ad file: {', '.join(missing)} missing in it"])
         for part in ("obs", "var"):
@@ -183,6 +183,22 @@ class H5adFile:
         if len(indices) and (indices.min() < 0 or indices.max() >= n_across):
             raise InputError(str(self.path), ["X is damaged: indices lie outside the matrix; write it again"])
         return data, indices
+
+
+def _why_not_opened(path: Path | str, error: OSError) -> str:
+    """Why HDF5 does not open a file that is there."""
+    if "truncated" in str(error):
+        return "the file is cut off; copy or download it again"
+    try:
+        with open(path, "rb"):
+            is_hdf5 = h5py.is_hdf5(path)
+    except OSError as unreadable:
+        return f"the file cannot be read ({unreadable.strerror or unreadable})"
+    if not is_hdf5:
+        return "not an h5ad file (it is not HDF5); give an AnnData file written with write_h5ad"
+    if "lock" in str(error):
+        return f"the file is open elsewhere for writing; wait until that is done, or close it ({error})"
+    return f"the file cannot be opened ({error})"
 
 
 class _Memory:

@@ -11,7 +11,7 @@ from flows import set_stages
 from flows.arguments import read_options
 from flows.commands.label_folder import LabelFolder
 from flows.commands.outputs import held, refuse
-from flows.commands.printing import print_json
+from flows.commands.printing import print_json, print_message
 from flows.commands.testing import check_first, stages_to_tests
 from flows.dask_cluster import dask_client
 from flows.options import LabelScreenOptions
@@ -76,7 +76,8 @@ def _label(arguments: Namespace, options: LabelScreenOptions, folder: LabelFolde
         labels = rules.labels_stage(place, judged, tests, agreement, options.label, None)
         sets = _set_stages(place, ingested, judged, labels, options)
         how = (options.expression, options.quality, options.label, None)
-        beside = side_by_side(place, ingested, judged, tests, *how, progress_of("testing", "gene blocks"))
+        told = (progress_of("testing", "gene blocks"), print_message)
+        beside = side_by_side(place, ingested, judged, tests, *how, *told)
     records = ScreenRecords(ingested, judged, tests, profiles, agreement, labels, None, *sets, beside)
     report = out / WORK / REPORT
     label_report(report, records)

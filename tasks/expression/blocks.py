@@ -42,7 +42,7 @@ class BlockLedger:
         )
 
 
-class Piece(Protocol):
+class Targeted(Protocol):
     """What one call works on."""
 
     @property
@@ -91,7 +91,7 @@ class Unit:
         The others by name; what all units take is given by `shared`.
     """
 
-    piece: Piece
+    piece: Targeted
     shape: tuple[int | None, ...]
     arguments: Mapping[str, object] = field(default_factory=dict)
 

@@ -8,7 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from tasks.expression.groups import CellGroups, false_perturbation_groups, perturbation_groups
+from tasks.expression.groups import (
+    LEAST_FALSE_GUIDES,
+    CellGroups,
+    false_perturbation_groups,
+    perturbation_groups,
+)
 from tasks.expression.profiles import Profiles, PseudobulkDesign, why_no_regression, why_not_paired
 
 
@@ -90,14 +95,26 @@ def screen_design(
 
 
 def null_design(cells: pd.DataFrame, plan: ComparisonPlan, *, usable: np.ndarray, seed: int) -> Design | None:
-    """The comparison of false perturbations made of control cells; None where there can be none."""
-    groups = false_perturbation_groups(
-        cells, usable=usable, seed=seed, normalise=plan.normalise, min_cells=plan.min_cells
-    )
-    if groups is None:
-        return None
-    design, _ = _planned(cells, groups, plan=plan, reasons={})
-    return design if design.groups.names else None
+    """The comparison of false perturbations made of control cells; None where there can be none.
+
+    Where the test cannot be done on enough of the whole guides that could be held out (a paired test of
+    guides that are in one batch each), cells are drawn at random.
+    """
+    for least, whole_guides in ((LEAST_FALSE_GUIDES, True), (1, False)):
+        groups = false_perturbation_groups(
+            cells,
+            usable=usable,
+            seed=seed,
+            normalise=plan.normalise,
+            min_cells=plan.min_cells,
+            by_batch=plan.by_batch,
+            whole_guides=whole_guides,
+        )
+        if groups is not None:
+            design, _ = _planned(cells, groups, plan=plan, reasons={})
+            if len(design.groups.names) >= least:
+                return design
+    return None
 
 
 def _planned(

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: Begins the names of false perturbations that are no guides.
 RANDOM_PART = "control part"
+#: With fewer false perturbations of whole guides, one odd guide would be the whole calibration.
+LEAST_FALSE_GUIDES = 3
 
 
 @dataclass(frozen=True)
@@ -118,13 +120,28 @@ def false_perturbation_groups(
     normalise: str = "library",
     most: int = 20,
     min_cells: int = 25,
+    by_batch: bool = False,
+    whole_guides: bool = True,
 ) -> CellGroups | None:
     """Hold out control cells as false perturbations, to see what the test calls where nothing is.
 
-    Control guides are held out whole where guides are known and one of them has less than half of the
-    cells, so that what differs between guides counts; otherwise control cells are drawn at random, and the
-    false perturbations are called by `RANDOM_PART` and a number. At most ``most`` false perturbations of at
-    least ``min_cells`` cells, made of at most half of the control cells; the other half stays control.
+    Control guides are held out whole where guides are known and `LEAST_FALSE_GUIDES` false perturbations or
+    more can be made of them, so that what differs between guides counts; otherwise control cells are drawn
+    at random, and the false perturbations are called by `RANDOM_PART` and a number. At most ``most`` false
+    perturbations of at least ``min_cells`` cells, made of at most half of the control cells; the other half
+    stays control.
+
+    Those of whole guides do not depend on the order of cells. Cells have no names here, so which are drawn
+    at random does: the same seed draws others from a file whose cells are in another order.
+
+    Parameters
+    ----------
+    by_batch
+        Cells will be compared within batches: every false perturbation gets at least ``min_cells`` cells in
+        batches that keep controls, and its cells in other batches are left out. Drawn at random are then at
+        most half of the controls of each batch.
+    whole_guides
+        Whether guides may be held out whole.
 
     Returns
     -------
@@ -133,32 +150,63 @@ def false_perturbation_groups(
     """
     control = np.flatnonzero(cells["control"].to_numpy() & usable)
     rng = np.random.default_rng([seed, RandomStream.FALSE_PERTURBATIONS])
+    batch = np.zeros(len(cells), np.int64)
+    if by_batch and "batch" in cells:
+        batch = cells["batch"].astype(str).astype("category").cat.codes.to_numpy(np.int64)
     held_out: dict[str, np.ndarray] = {}
-    if "guide" in cells and cells["guide"].iloc[control].nunique() > 1:
+    if whole_guides and "guide" in cells and cells["guide"].iloc[control].nunique() > 1:
         rows_of = {name: control[rows] for name, rows in _rows_by(cells["guide"].iloc[control]).items()}
-        held_out = _up_to_half(_pooled(rows_of, min_cells, rng), len(control), most)
-    if not held_out:
-        shuffled = rng.permutation(control)
-        n = min(most, len(control) // (2 * min_cells))
-        size = len(control) // (2 * n) if n else 0
-        held_out = {f"{RANDOM_PART} {i + 1}": shuffled[i * size : (i + 1) * size] for i in range(n)}
+        pools = _pooled(rows_of, min_cells, rng)
+        held_out = _up_to_half(pools, control, batch=batch, most=most, min_cells=min_cells)
+    if len(held_out) < LEAST_FALSE_GUIDES:
+        held_out = _random_parts(control, batch[control], most=most, min_cells=min_cells, rng=rng)
     if not held_out:
         return None
     group = np.full(len(cells), -1, np.int32)
     group[control] = len(held_out)
     for index, name in enumerate(sorted(held_out)):
         group[held_out[name]] = index
+    alone = ~np.isin(batch, batch[group == len(held_out)])
+    group[alone] = -1
     return CellGroups.make(sorted(held_out), group, divisors(cells, normalise=normalise))
 
 
-def _up_to_half(pools: dict[str, np.ndarray], n_control: int, most: int) -> dict[str, np.ndarray]:
-    """The first of the pools, at most ``most``, that together are at most half of the control cells."""
-    chosen, left = {}, n_control // 2
+def _up_to_half(
+    pools: dict[str, np.ndarray], control: np.ndarray, *, batch: np.ndarray, most: int, min_cells: int
+) -> dict[str, np.ndarray]:
+    """The first of the pools, at most ``most``, that together are at most half of the control cells.
+
+    A pool that would leave itself or one before it with fewer than ``min_cells`` cells in batches that keep
+    controls is passed over.
+    """
+    n_batches = int(batch.max(initial=0)) + 1
+    left = np.bincount(batch[control], minlength=n_batches)
+    chosen, counts = [], []
+    n_left = len(control) // 2
     for name, rows in pools.items():
-        if len(chosen) < most and len(rows) <= left:
-            chosen[name] = rows
-            left -= len(rows)
-    return chosen
+        mine = np.bincount(batch[rows], minlength=n_batches)
+        beside_controls = [one[left > mine].sum() for one in (*counts, mine)]
+        if len(chosen) < most and len(rows) <= n_left and min(beside_controls) >= min_cells:
+            chosen.append(name)
+            counts.append(mine)
+            left = left - mine
+            n_left -= len(rows)
+    return {name: pools[name] for name in chosen}
+
+
+def _random_parts(
+    control: np.ndarray, batch: np.ndarray, *, most: int, min_cells: int, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Equal parts of at most half of the controls of each batch; ``batch`` is that of each control cell."""
+    order = rng.permutation(len(control))
+    drawn = np.zeros(len(order), bool)
+    for one in np.unique(batch):
+        here = np.flatnonzero(batch[order] == one)
+        drawn[here[: len(here) // 2]] = True
+    shuffled = control[order[drawn]]
+    n = min(most, len(shuffled) // min_cells)
+    size = len(shuffled) // n if n else 0
+    return {f"{RANDOM_PART} {i + 1}": shuffled[i * size : (i + 1) * size] for i in range(n)}
 
 
 def _pooled(

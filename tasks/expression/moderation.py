@@ -39,7 +39,9 @@ def moderated_t(
     effect, variance, pairs, weight
         (n_genes,), as from `tasks.expression.paired.paired_differences`.
     spread
-        (n_genes,): squared coefficient of variation of each gene between control cells.
+        (n_genes,): squared coefficient of variation of each gene between control cells; NaN where these have
+        none of it. It is large for rare genes, so such a gene is drawn towards what the one of the largest
+        spread shows, and is not among those the line is fitted to.
     measured
         bool (n_genes,): genes to be tested; the others get NaN and teach nothing.
 
@@ -47,16 +49,18 @@ def moderated_t(
     -------
     t, p_value, log10_p_value
         float64 (n_genes,); NaN where not measured, seen in fewer than two batches, or where fewer than
-        three genes are left.
+        three genes are left to fit the line to.
     """
     t, p_value, log10_p = (np.full(len(effect), np.nan) for _ in range(3))
     with np.errstate(invalid="ignore"):
-        tested = measured & (pairs > 1) & (spread > 0)
-    if tested.sum() < LEAST_GENES:
+        known = spread > 0
+    tested = measured & (pairs > 1)
+    teaching = known[tested]
+    if teaching.sum() < LEAST_GENES:
         return t, p_value, log10_p
-    degrees = pairs[tested] - 1
-    line = np.column_stack([np.ones(tested.sum()), np.log(spread[tested])])
-    moderated, total = shrink_variances(variance[tested], degrees, line)
+    degrees, widest = pairs[tested] - 1, spread[tested & known].max()
+    line = np.column_stack([np.ones(len(teaching)), np.log(np.where(known, spread, widest)[tested])])
+    moderated, total = shrink_variances(variance[tested], degrees, line, teaching=teaching)
     centred = effect[tested] - np.median(effect[tested])
     t[tested] = centred / np.sqrt(moderated / weight[tested])
     p_value[tested], log10_p[tested] = student_p(t[tested], total)
@@ -64,7 +68,12 @@ def moderated_t(
 
 
 def shrink_variances(
-    variance: np.ndarray, degrees: np.ndarray, design: np.ndarray, *, most_prior: float = MOST_PRIOR
+    variance: np.ndarray,
+    degrees: np.ndarray,
+    design: np.ndarray,
+    *,
+    teaching: np.ndarray | None = None,
+    most_prior: float = MOST_PRIOR,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Posterior variances and their degrees of freedom.
 
@@ -77,6 +86,8 @@ def shrink_variances(
         (n,): sample variances and their degrees of freedom.
     design
         (n, k): covariates of log variance, a constant among them.
+    teaching
+        bool (n,): the variances that level and prior are fitted to; all of them without it.
     most_prior
         Bound of the prior's degrees of freedom; infinity takes what is estimated, as limma does.
 
@@ -86,14 +97,16 @@ def shrink_variances(
         (n,): ``(prior * level + degrees * variance) / (prior + degrees)`` and ``prior + degrees``; with an
         unbounded prior the level and infinity, where variances differ no more than by chance.
     """
-    smallest = max(SMALLEST_SHARE * float(np.median(variance)), np.finfo(float).tiny)
+    taught = np.ones(len(variance), bool) if teaching is None else teaching
+    smallest = max(SMALLEST_SHARE * float(np.median(variance[taught])), np.finfo(float).tiny)
     log_variance = np.log(np.maximum(variance, smallest)) - digamma(degrees / 2) + np.log(degrees / 2)
-    level = design @ np.linalg.lstsq(design, log_variance, rcond=None)[0]
-    n, k = design.shape
-    beyond = float(np.mean((log_variance - level) ** 2 * n / (n - k) - polygamma(1, degrees / 2)))
+    level = design @ np.linalg.lstsq(design[taught], log_variance[taught], rcond=None)[0]
+    n, k = design[taught].shape
+    scatter = (log_variance - level)[taught] ** 2 * n / (n - k)
+    beyond = float(np.mean(scatter - polygamma(1, degrees[taught] / 2)))
     prior = min(2 * inverse_trigamma(beyond) if beyond > 0 else np.inf, most_prior)
     if np.isinf(prior):
-        return np.exp(level), np.full(n, np.inf)
+        return np.exp(level), np.full(len(level), np.inf)
     centre = np.exp(level + digamma(prior / 2) - np.log(prior / 2))
     return (prior * centre + degrees * variance) / (prior + degrees), prior + degrees
 

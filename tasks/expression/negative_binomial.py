@@ -100,7 +100,8 @@ def regression_t(counts: np.ndarray, comparison: Comparison) -> tuple[float, int
     Counts are negative binomial around ``library x level of the batch x fold change``. Their dispersion is
     the one at which Pearson's statistic of the full regression is its degrees of freedom (0, Poisson, where
     they scatter less), so that the root is compared with Student's t at these degrees of freedom. On a
-    likelihood ratio, a gene that one side has lost altogether is the strong evidence that it is.
+    likelihood ratio, a gene that one side has lost altogether is the strong evidence that it is: its profiles
+    say nothing of how counts scatter, so dispersion and degrees of freedom are then those of the other side.
 
     Parameters
     ----------
@@ -111,7 +112,7 @@ def regression_t(counts: np.ndarray, comparison: Comparison) -> tuple[float, int
     -------
     float, int
         Positive where the perturbed profiles have more than the batches' levels and their libraries expect;
-        NaN where the batches with counts leave no residual degrees of freedom.
+        NaN where the batches with counts, or the one side that has any, leave no degrees of freedom.
     """
     design = comparison.design
     # A batch without any count says nothing, and its level would be minus infinity.
@@ -120,8 +121,6 @@ def regression_t(counts: np.ndarray, comparison: Comparison) -> tuple[float, int
     counts, offset = counts[kept], comparison.offset[kept]
     levels, perturbed = design[kept][:, :-1][:, seen], design[kept][:, -1]
     degrees = len(counts) - levels.shape[1] - 1
-    if degrees < 1:
-        return np.nan, 1
     total = (counts * perturbed).sum()
     if 0 < total < counts.sum():
         part = np.ones(len(counts), bool)
@@ -130,6 +129,9 @@ def regression_t(counts: np.ndarray, comparison: Comparison) -> tuple[float, int
         # One side has no counts: its expectation is 0, its likelihood 1, and the other side is the fit.
         part = perturbed == (total > 0)
         full = levels
+        degrees = int(part.sum()) - levels.shape[1]
+    if degrees < 1:
+        return np.nan, 1
     dispersion, fitted = _dispersion(counts[part], full[part], offset=offset[part], degrees=degrees)
     without = _fit(counts, levels, offset=offset, dispersion=dispersion)
     ratio = max(2 * (fitted.llf - without.llf), 0.0)

@@ -53,7 +53,7 @@ def pseudobulk(
     arguments = {"profile": shared(client, profile), "n_profiles": len(profiles)}
     units = [Unit(span, (3, None), arguments) for span in gene_spans(screen, blocks_folder)]
     ledger = run_blocks(client, sum_block, units, progress=progress)
-    sums = _joined([unit.file for unit in units], (len(profiles), screen.n_genes))
+    sums = _sums_of_blocks([unit.file for unit in units], (len(profiles), screen.n_genes))
     result = anndata.AnnData(X=sums, obs=profiles, var=pd.DataFrame(index=screen.genes.astype(str)))
     with atomic_path(target) as temporary:
         # Not compressed: even lzf, for a quarter less, took as long as the sums themselves.
@@ -97,7 +97,7 @@ def _sums(starts, cells, counts, profile, n_profiles):
     return sums[:, :size]
 
 
-def _joined(files: list[BlockFile], shape: tuple[int, int]) -> sparse.csr_matrix:
+def _sums_of_blocks(files: list[BlockFile], shape: tuple[int, int]) -> sparse.csr_matrix:
     """Put the blocks' sums together, a block in memory at a time; they come gene by gene."""
     lengths, size, dtypes = np.zeros(shape[1], np.int64), 0, set()
     for file in files:

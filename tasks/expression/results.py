@@ -54,7 +54,7 @@ class RankSumResults:
 
     def means(self, rows: Rows) -> np.ndarray:
         """See `Results`."""
-        return _joined(self._blocks, 3, rows)
+        return _all_genes(self._blocks, 3, rows)
 
     def control_means(self, rows: Rows) -> np.ndarray:
         """See `Results`; of all controls."""
@@ -63,7 +63,7 @@ class RankSumResults:
 
     def tests(self, rows: np.ndarray, measured: np.ndarray) -> Tested:
         """See `Results`."""
-        u, *p_values = (_joined(self._blocks, field, rows) for field in range(3))
+        u, *p_values = (_all_genes(self._blocks, field, rows) for field in range(3))
         return _masked([u, *p_values, u - self._sizes[rows, None] * self._sizes[-1] / 2], measured)
 
 
@@ -72,11 +72,11 @@ class StratifiedResults(RankSumResults):
 
     def control_means(self, rows: Rows) -> np.ndarray:
         """See `Results`; of the controls in a group's batches, weighted as its cells are spread over them."""
-        return _joined(self._blocks, 5, rows)
+        return _all_genes(self._blocks, 5, rows)
 
     def tests(self, rows: np.ndarray, measured: np.ndarray) -> Tested:
         """See `Results`."""
-        return _masked([_joined(self._blocks, field, rows) for field in (0, 1, 2, 4)], measured)
+        return _masked([_all_genes(self._blocks, field, rows) for field in (0, 1, 2, 4)], measured)
 
 
 class PairedResults:
@@ -84,25 +84,25 @@ class PairedResults:
 
     def __init__(self, blocks: Sequence[BlockFile]):
         self._blocks = blocks
-        self._spread = _joined(blocks, 0, [-1])[0]
+        self._spread = _all_genes(blocks, 0, [-1])[0]
 
     def means(self, rows: Rows) -> np.ndarray:
         """See `Results`."""
-        return _joined(self._blocks, 4, rows)
+        return _all_genes(self._blocks, 4, rows)
 
     def control_means(self, rows: Rows) -> np.ndarray:
         """See `Results`; of the controls in a group's batches, weighted as its cells are spread over them."""
-        return _joined(self._blocks, 5, rows)
+        return _all_genes(self._blocks, 5, rows)
 
     def shifts(self, rows: np.ndarray, measured: np.ndarray) -> np.ndarray:
         """Median log2 difference over a perturbation's genes, float64 (len(rows),); 0 without any."""
-        effects = _joined(self._blocks, 0, rows)
+        effects = _all_genes(self._blocks, 0, rows)
         kept = [values[passed & ~np.isnan(values)] for values, passed in zip(effects, measured, strict=True)]
         return np.array([np.median(values) if len(values) else 0.0 for values in kept])
 
     def tests(self, rows: np.ndarray, measured: np.ndarray) -> Tested:
         """See `Results`."""
-        effect, variance, pairs, weight = (_joined(self._blocks, field, rows) for field in range(4))
+        effect, variance, pairs, weight = (_all_genes(self._blocks, field, rows) for field in range(4))
         tested = [
             moderated_t(
                 effect[row],
@@ -134,10 +134,10 @@ class RegressionResults:
 
     def tests(self, rows: np.ndarray, measured: np.ndarray) -> Tested:
         """See `Results`."""
-        return _masked([_joined(self._blocks, field, rows) for field in (0, 1, 2, 0)], measured)
+        return _masked([_all_genes(self._blocks, field, rows) for field in (0, 1, 2, 0)], measured)
 
 
-def _joined(blocks: Sequence[BlockFile], field: int, rows: Rows) -> np.ndarray:
+def _all_genes(blocks: Sequence[BlockFile], field: int, rows: Rows) -> np.ndarray:
     """One of the blocks' fields for some rows and all genes."""
     return np.concatenate([block[field][rows] for block in blocks], axis=1)
 

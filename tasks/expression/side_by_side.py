@@ -8,7 +8,7 @@ from itertools import permutations
 import numpy as np
 import pandas as pd
 
-from tasks.expression.calibration import called, expressed_tests
+from tasks.expression.calibration import called, expressed_tests, is_target
 
 #: Quantiles kept of a test's p-values: the smallest all, the rest thinned.
 ALL_OF_THE_SMALLEST = 200
@@ -24,7 +24,7 @@ def call_codes(
     fdr: float,
     min_log2_fold_change: float,
 ) -> np.ndarray:
-    """What a test says of every pair: 1 called DE, 0 not, -1 not tested.
+    """What a test says of every pair: 1 called DE, 0 not, -1 not tested or the perturbed gene itself.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def call_codes(
     row_of, columns = {name: row for row, name in enumerate(perturbations)}, pd.Index(genes)
     for name, rows in tests:
         if name in row_of:
-            tested = rows[rows["p_value"].notna()]
+            tested = rows[rows["p_value"].notna() & ~is_target(rows["gene"], name)]
             calls = called(tested, fdr=fdr, min_log2_fold_change=min_log2_fold_change)
             codes[row_of[name], columns.get_indexer(tested["gene"])] = calls
     return codes

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import beta
 
-from tasks.expression.calibration import expressed_tests
+from tasks.expression.calibration import expressed_tests, small_p_share
 from tasks.expression.side_by_side import null_quantiles
 from tasks.report import drawing
 
@@ -43,14 +43,8 @@ def null_calibration(null_tests: pd.DataFrame) -> Figure:
         {NULL: (drawing.BLUE, "o")},
         title=f"{len(tests):,} tests of false perturbations",
     )
-    _histogram(axes[0, 1], tests["p_value"].to_numpy(np.float64))
+    _histogram(axes[0, 1], tests)
     return figure
-
-
-def small_p_share(null_tests: pd.DataFrame, below: float = 0.05) -> float:
-    """Share of the tests of expressed genes with a p-value below ``below``; NaN without tests."""
-    p_value = expressed_tests(null_tests)["p_value"]
-    return float((p_value < below).mean()) if len(p_value) else np.nan
 
 
 def quantile_panel(
@@ -83,8 +77,8 @@ def quantile_panel(
     drawing.label_axes(ax, x="expected −log₁₀ p", y="observed −log₁₀ p", title=title)
 
 
-def _histogram(ax: Axes, p_value: np.ndarray) -> None:
-    bins = np.linspace(0, 1, 21)
+def _histogram(ax: Axes, tests: pd.DataFrame) -> None:
+    p_value, bins = tests["p_value"].to_numpy(np.float64), np.linspace(0, 1, 21)
     share = np.histogram(p_value, bins)[0] / len(p_value)
     ax.bar(bins[:-1], share, width=0.05, align="edge", color=drawing.SKY, edgecolor="white", linewidth=0.5)
     ax.axhline(0.05, color=drawing.BLACK, linewidth=0.9, linestyle="--")
@@ -93,7 +87,7 @@ def _histogram(ax: Axes, p_value: np.ndarray) -> None:
         ax,
         x="p-value",
         y="share of the tests",
-        title=f"{float((p_value < 0.05).mean()):.1%} have p < 0.05 (5% expected)",
+        title=f"{small_p_share(tests):.1%} have p < 0.05 (5% expected)",
     )
 
 

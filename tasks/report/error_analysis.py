@@ -108,9 +108,10 @@ def error_section(
     wide = wide.dropna(how="all").reset_index().drop(columns="low")[["trait", "part", "n_genes", *tables]]
     caption = (
         "AUROC by properties of genes and perturbations\n"
-        "How to read this: each panel divides the test pairs by one property into up to four parts of "
-        "similar size; each line is a predictor, the bars are twice the standard error over genes. Where a "
-        "line is low, the predictor does worse on such pairs."
+        "How to read this: the upper panels divide the genes, the lower ones the perturbations, by one "
+        "property into up to four parts. Where many have the same value they stay together, and parts are "
+        "fewer and of unlike size. Each line is a predictor, the bars are twice the standard error over "
+        "genes. Where a line is low, the predictor does worse on such pairs."
     )
     return Section(
         ", ".join(part for part in (name, TASK_HEADINGS[task]) if part),

@@ -7,16 +7,19 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from tasks.expression.calibration import LARGE_SHIFT, small_p_share
 from tasks.expression.groups import RANDOM_PART
-from tasks.report.calibration_figures import null_calibration, small_p_share, truth_figure
+from tasks.report.calibration_figures import null_calibration, truth_figure
 from tasks.report.evidence_section import evidence_section
 from tasks.report.knock_down_figure import idle_guides, knock_down
 from tasks.report.page import Section
-from tasks.report.screen_figures import de_genes_per_perturbation, volcano
+from tasks.report.screen_figures import de_genes_per_perturbation, most_responsive, volcano
 
 MOST_LISTED = 100
 #: Volcano plots shown.
 MOST_DRAWN = 6
+#: Share of perturbations with a shift of the median gene above which the reader is warned.
+MANY_SHIFTED = 0.05
 
 
 def label_sections(
@@ -53,14 +56,15 @@ def label_sections(
     counts
         Further rows for the table of what went in, by name.
     calibration, detectable
-        As for `evidence_section`, which needs both and more columns of ``perturbations``.
+        As for `evidence_section`, which needs both and more columns of ``perturbations``;
+        ``perturbations_shifted`` is the share of `tasks.expression.calibration.shifted_share`.
     works_below
         A guide works if it leaves less than this share of its target's expression.
     """
     sections = [
         _screen_section(perturbations, counts or {}),
         _knock_down_section(perturbations, guides, works_below),
-        _expression_section(tests, perturbations, fdr, min_log2_fold_change),
+        _expression_section(tests, perturbations, fdr, min_log2_fold_change, calibration or {}),
     ]
     if calibration is not None:
         known = guides is not None and len(guides) > 0
@@ -72,13 +76,6 @@ def label_sections(
     if truth_check is not None:
         sections.append(_truth_section(truth_check, fdr))
     return sections
-
-
-def most_responsive(perturbations: pd.DataFrame) -> pd.DataFrame:
-    """Kept perturbations with their number of DE genes, ``n_de``, most first."""
-    kept = perturbations[perturbations["status"] == "kept"]
-    kept = kept.assign(n_de=kept["n_up"].fillna(0) + kept["n_down"].fillna(0))
-    return kept.sort_values(["n_de", "perturbation"], ascending=[False, True])
 
 
 def _screen_section(perturbations: pd.DataFrame, counts: Mapping[str, object]) -> Section:
@@ -98,7 +95,8 @@ def _screen_section(perturbations: pd.DataFrame, counts: Mapping[str, object]) -
         (
             "The screen in numbers",
             pd.DataFrame(
-                {"item": list(facts), "number": [_whole(value) for value in facts.values()]}, dtype=object
+                {"item": list(facts), "number": [_without_point(value) for value in facts.values()]},
+                dtype=object,
             ),
             "",
         )
@@ -144,8 +142,14 @@ def _knock_down_section(
 
 
 def _expression_section(
-    tests: pd.DataFrame, perturbations: pd.DataFrame, fdr: float, min_log2_fold_change: float
+    tests: pd.DataFrame,
+    perturbations: pd.DataFrame,
+    fdr: float,
+    min_log2_fold_change: float,
+    calibration: Mapping[str, float],
 ) -> Section:
+    ranked = most_responsive(perturbations)
+    drawn = ranked["perturbation"].head(MOST_DRAWN).tolist()
     figures = [
         (
             "Perturbations with the most DE genes\n"
@@ -155,7 +159,7 @@ def _expression_section(
             f"{fdr:g} and their log2 fold change is at least {min_log2_fold_change:g}, up or down. A ring "
             "marks the perturbed gene itself, which is not counted. Triangles are genes whose p-value is too "
             "small for the scale.",
-            volcano(tests, most=MOST_DRAWN, fdr=fdr, min_log2_fold_change=min_log2_fold_change),
+            volcano(tests, drawn, fdr=fdr, min_log2_fold_change=min_log2_fold_change),
         ),
         (
             "Number of DE genes\n"
@@ -165,7 +169,7 @@ def _expression_section(
             de_genes_per_perturbation(perturbations),
         ),
     ]
-    kept = most_responsive(perturbations).head(MOST_LISTED)
+    kept = ranked.head(MOST_LISTED)
     listed = pd.DataFrame(
         {
             "perturbation": kept["perturbation"],
@@ -176,7 +180,20 @@ def _expression_section(
         }
     )
     table = ("Perturbations with the most DE genes", listed, f"At most {MOST_LISTED} are listed.")
-    return Section("Differential expression", figures=figures, tables=[table])
+    text = _shift_warning(calibration.get("perturbations_shifted"))
+    return Section("Differential expression", text, figures=figures, tables=[table])
+
+
+def _shift_warning(share: float | None) -> str:
+    """What to say where the median gene of many perturbations is not where the controls have it."""
+    if share is None or not share > MANY_SHIFTED:
+        return ""
+    return (
+        f"Caution: in {share:.0%} of the perturbations the median of the better measured genes differs from "
+        f"the controls by a log2 fold change of {LARGE_SHIFT:g} or more. Such a shift is rather a change in "
+        "the size or composition of the libraries than a response of so many genes, and rank-sum tests call "
+        "genes that only share it. The test pseudobulk removes it from its p-values."
+    )
 
 
 def _null_section(null_tests: pd.DataFrame) -> Section:
@@ -213,5 +230,5 @@ def _truth_section(truth_check: pd.DataFrame, fdr: float) -> Section:
     return Section("Known truth", text, figures=[(caption, truth_figure(truth_check, fdr=fdr))])
 
 
-def _whole(value: object) -> object:
+def _without_point(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from tasks.expression.calibration import called
+from tasks.expression.calibration import called, is_target
 from tasks.report import drawing
 
 MOST_NAMED_ROWS = 40
@@ -22,11 +22,10 @@ RASTER_GENES = 300
 
 def volcano(
     tests: pd.DataFrame,
-    perturbations: Sequence[str] | None = None,
+    perturbations: Sequence[str],
     *,
     fdr: float,
     min_log2_fold_change: float,
-    most: int = 6,
     named_genes: int = 6,
 ) -> Figure:
     """Fold change against p-value, one panel for each of a few perturbations.
@@ -34,28 +33,25 @@ def volcano(
     Parameters
     ----------
     tests
-        The DE tests: ``pert``, ``gene``, ``log2_fold_change``, ``p_value``, ``p_adj`` and, where p-values
-        are too small for a float, ``log10_p_value``.
+        The DE tests: ``pert``, ``gene``, ``log2_fold_change``, ``p_value``, ``p_adj``, ``log10_p_value``.
     perturbations
-        Those to show; without it the ``most`` with the most DE genes.
+        Those to show.
     fdr, min_log2_fold_change
         What makes a gene DE, as for `tasks.expression.calibration.called`.
     named_genes
         Strongest genes to name in each direction.
     """
     rule = {"fdr": fdr, "min_log2_fold_change": min_log2_fold_change}
-    if perturbations is None:
-        perturbations = strongest_perturbations(tests, most=most, **rule)
     shown = tests[tests["pert"].isin(list(perturbations)) & tests["p_value"].notna()]
     if shown.empty:
         figure, axes = drawing.new_figure(1.5)
         drawing.say(axes[0, 0], "no tests to show")
         return figure
-    shown = shown.assign(height=np.minimum(minus_log10_p(shown), HIGHEST), called=called(shown, **rule))
+    height = np.minimum(-shown["log10_p_value"].to_numpy(np.float64), HIGHEST)
+    shown = shown.assign(height=height, called=called(shown, **rule))
     fold_change = shown["log2_fold_change"].to_numpy(np.float64)
-    finite = np.abs(fold_change[np.isfinite(fold_change)])
-    widest = float(np.clip(finite.max(initial=0.5), 0.5, 6.0)) * 1.05
-    shown["place"] = np.clip(np.nan_to_num(fold_change, posinf=widest, neginf=-widest), -widest, widest)
+    widest = float(np.clip(np.abs(fold_change).max(), 0.5, 6.0)) * 1.05
+    shown["place"] = np.clip(fold_change, -widest, widest)
 
     columns = min(3, len(perturbations))
     rows = -(-len(perturbations) // columns)
@@ -71,28 +67,6 @@ def volcano(
     return figure
 
 
-def strongest_perturbations(
-    tests: pd.DataFrame, *, most: int, fdr: float, min_log2_fold_change: float
-) -> list[str]:
-    """The perturbations with the most DE genes, most first; equal numbers in the order of their names."""
-    calls = called(tests, fdr=fdr, min_log2_fold_change=min_log2_fold_change) & ~_is_target(tests)
-    de = calls.groupby(tests["pert"].astype(object)).sum()
-    return sorted(de.index, key=lambda name: (-de[name], str(name)))[:most]
-
-
-def minus_log10_p(tests: pd.DataFrame) -> np.ndarray:
-    """-log10 of the p-values, from ``log10_p_value`` where the table has it; p = 0 gives 308."""
-    if "log10_p_value" in tests:
-        return -tests["log10_p_value"].to_numpy(np.float64)
-    p_value = tests["p_value"].to_numpy(np.float64)
-    return -np.log10(np.maximum(p_value, 1e-308)) + 0.0
-
-
-def _is_target(tests: pd.DataFrame) -> pd.Series:
-    """The tests of the perturbed genes themselves, which no table counts."""
-    return tests["gene"].astype(str) == tests["pert"].astype(str)
-
-
 def _volcano_panel(ax: Axes, tests: pd.DataFrame) -> None:
     up = tests["called"] & (tests["log2_fold_change"] > 0)
     down = tests["called"] & ~up
@@ -104,7 +78,7 @@ def _volcano_panel(ax: Axes, tests: pd.DataFrame) -> None:
         drawing.points(ax, kind["place"][~capped], kind["height"][~capped], **look)
         drawing.points(ax, kind["place"][capped], kind["height"][capped], marker="^", s=22, **look)
     name = str(tests["pert"].iloc[0]) if len(tests) else ""
-    target = _is_target(tests)
+    target = is_target(tests["gene"], tests["pert"])
     own = tests[target]
     ax.scatter(own["place"], own["height"], s=46, facecolors="none", edgecolors=drawing.BLACK, linewidths=1)
     ax.axvline(0, color=drawing.GREY, linewidth=0.6)
@@ -153,6 +127,13 @@ def _spread(heights: np.ndarray, gap: float) -> np.ndarray:
     return spread
 
 
+def most_responsive(perturbations: pd.DataFrame) -> pd.DataFrame:
+    """Kept perturbations with their number of DE genes, ``n_de``, most first."""
+    kept = perturbations[perturbations["status"] == "kept"]
+    kept = kept.assign(n_de=kept["n_up"].fillna(0) + kept["n_down"].fillna(0))
+    return kept.sort_values(["n_de", "perturbation"], ascending=[False, True])
+
+
 def de_genes_per_perturbation(perturbations: pd.DataFrame) -> Figure:
     """Genes up and down for each kept perturbation, and their number against the number of cells.
 
@@ -161,11 +142,7 @@ def de_genes_per_perturbation(perturbations: pd.DataFrame) -> Figure:
     perturbations
         ``perturbation``, ``n_cells``, ``status`` ('kept' or 'excluded'), ``n_up``, ``n_down``.
     """
-    kept = perturbations[perturbations["status"] == "kept"]
-    kept = kept.assign(
-        n_de=kept["n_up"].fillna(0) + kept["n_down"].fillna(0), name=kept["perturbation"].astype(str)
-    )
-    kept = kept.sort_values(["n_de", "name"], ascending=[False, True])
+    kept = most_responsive(perturbations)
     few = len(kept) <= MOST_NAMED_ROWS
     figure, axes = drawing.new_figure(max(3.4, 0.6 + 0.2 * len(kept)) if few else 3.6, columns=2)
     bars, scatter = axes[0]
@@ -192,7 +169,7 @@ def _named_bars(ax: Axes, kept: pd.DataFrame) -> None:
     ax.barh(
         rows, -kept["n_down"], color=drawing.BLUE, height=0.7, label="down", hatch="///", edgecolor="white"
     )
-    drawing.name_rows(ax, list(kept["name"]))
+    drawing.name_rows(ax, kept["perturbation"].astype(str).tolist())
     _signed_counts(ax, "x")
     drawing.label_axes(ax, x="genes down (left) and up (right)", title="DE genes of each perturbation")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -19,14 +21,20 @@ LOOKS = {
 }
 SHARES = {"null_share_p_below_05", "realised_fdr", "power"}
 ASSUMPTIONS = {
-    "wilcoxon": "cells are independent; batches are spread alike over perturbation and controls",
-    "stratified": "cells are independent within a batch",
+    "wilcoxon": "cells are independent; batches are spread alike over perturbation and controls; library "
+    "sizes are not changed by the response",
+    "stratified": "cells are independent within a batch; library sizes are not changed by the response",
     "pseudobulk": "batches (glm: profiles of guide and batch) are independent; most genes do not respond",
 }
 
 
 def side_by_side_section(
-    summary: pd.DataFrame, agreement: pd.DataFrame, quantiles: pd.DataFrame | None, *, chosen: str
+    summary: pd.DataFrame,
+    agreement: pd.DataFrame,
+    quantiles: pd.DataFrame | None,
+    *,
+    chosen: str,
+    impossible: Mapping[str, str] | None = None,
 ) -> Section:
     """Tests of the same screen: how much each calls, where nothing changes too, and what they share.
 
@@ -43,9 +51,11 @@ def side_by_side_section(
         ``test, rank, n, minus_log10_p`` of false perturbations; None without any.
     chosen
         The test that labels come from.
+    impossible
+        Tests that could be done on no perturbation, with the reason.
     """
     text = (
-        f"The same cells were compared by {_number(len(summary))} tests. The labels come from {chosen}. A "
+        f"The same cells were compared by {_number(len(summary))}. The labels come from {chosen}. A "
         "reliable test makes almost no calls among false perturbations, which are made of control cells"
         + (
             ", and its realised false discovery rate is near the nominal rate or below."
@@ -67,6 +77,9 @@ def side_by_side_section(
         ("Calls shared", shown, "Among the pairs of perturbation and gene that both tests have tested."),
         ("Assumptions", pd.DataFrame({"test": summary["test"], "assumption": assumed}), ""),
     ]
+    if impossible:
+        listed = pd.DataFrame({"test": list(impossible), "reason": list(impossible.values())})
+        tables.insert(0, ("Tests that cannot be done on this screen", listed, ""))
     figure = side_by_side_figure(summary["test"].tolist(), agreement, quantiles)
     return Section("Tests side by side", text, figures=[(caption, figure)], tables=tables)
 
@@ -118,7 +131,7 @@ def _summary_table(summary: pd.DataFrame, chosen: str) -> pd.DataFrame:
     for row in summary.to_dict("records"):
         title = row["test"] + (f", {row['model']}" if row["model"] else "")
         title += " (gives the labels)" if row["test"] == chosen else ""
-        table[title] = [_share(row[c]) if c in SHARES else _whole(row[c]) for c in shown]
+        table[title] = [_share(row[c]) if c in SHARES else _count(row[c]) for c in shown]
     return table
 
 
@@ -157,9 +170,9 @@ def _share(value: float) -> str:
     return "-" if pd.isna(value) else f"{value:.1%}"
 
 
-def _whole(value: float) -> str:
+def _count(value: float) -> str:
     return "-" if pd.isna(value) else f"{int(value):,}"
 
 
 def _number(n: int) -> str:
-    return {2: "two", 3: "three"}.get(n, str(n))
+    return "one test" if n == 1 else f"{ {2: 'two', 3: 'three'}.get(n, str(n)) } tests"

@@ -66,7 +66,8 @@ def read_cells(
     ------
     InputError
         Listing every problem: missing columns (with the near ones), no control cells (with the most
-        frequent values), no perturbation, empty names, missing guides or batches, duplicated genes.
+        frequent values), no perturbation, empty names, missing or empty guides or batches, duplicated
+        genes.
     """
     if file.n_cells == 0:
         raise InputError(str(file.path), ["there are no cells in it"])
@@ -91,6 +92,8 @@ def read_cells(
             n_missing = int(values.isna().sum())
             problems += [f"{n_missing:,} cells have no value in '{key}'"] if n_missing else []
             frame[column] = values.astype(str).to_numpy(object)
+            n_empty = int((frame[column] == "").sum())
+            problems += [f"{n_empty:,} cells have an empty value in '{key}'"] if n_empty else []
     if problems:
         raise InputError(str(file.path), problems)
     return CellTable(keep, frame, n_unassigned), genes

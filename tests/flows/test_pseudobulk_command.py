@@ -14,6 +14,7 @@ from flows.report_pages import screen_sections
 from flows.side_by_side import side_by_side_metrics
 from storage.atomic import write_json
 from storage.tables import read_frame, read_labels, read_recipe
+from tasks.report.page import Report, report_html
 
 KEYS = ["--guide-key", "guide_id", "--batch-key", "batch"]
 SIZES = ["--cells", "2500", "--genes", "120", "--perturbations", "16", "--seed", "4", "--mean-umis", "400"]
@@ -49,6 +50,7 @@ def test_tests_side_by_side_are_tables_metrics_and_a_section_and_go_when_not_ask
     assert list(summary.index) == ["wilcoxon", "stratified", "pseudobulk"]
     for test, name in (("wilcoxon", "tests"), ("pseudobulk", "tests-pseudobulk")):
         table = read_frame(out / f"{name}.parquet")
+        table = table[table["pert"].astype(str) != table["gene"].astype(str)]
         called = (table["p_adj"] < 0.05) & (table["log2_fold_change"].abs() >= 0.1)
         called &= np.sign(table["log2_fold_change"]) == table["direction"]
         assert summary.loc[test, "de_calls"] == called.sum() > 20
@@ -123,3 +125,25 @@ def test_if_nothing_can_be_tested_the_reasons_are_listed(screen, tmp_path, capsy
     assert "no perturbation can be tested" in said
     assert "the paired test needs 2" in said
     assert "and 11 more" in said
+
+
+def test_a_further_test_that_can_be_done_on_nothing_is_reported_and_costs_no_labels(
+    screen, tmp_path, monkeypatch, capsys
+):
+    one_batch = anndata.read_h5ad(screen)
+    one_batch.obs["batch"] = "only"
+    one_batch.write_h5ad(tmp_path / "one.h5ad")
+    out, reported = tmp_path / "out", []
+    monkeypatch.setattr(flows.commands.label, "label_report", lambda _, records: reported.append(records))
+    assert label(tmp_path / "one.h5ad", out, "--also-test", "pseudobulk") == 0
+    assert "--also-test pseudobulk is left out: no perturbation can be tested" in capsys.readouterr().err
+    assert len(read_labels(out / "de.parquet")) > 0
+    assert not (out / "tests-pseudobulk.parquet").exists()
+    assert read_frame(out / "side-by-side.parquet")["test"].tolist() == ["wilcoxon"]
+    section = next(one for one in screen_sections(reported[0]) if one.title == "Tests side by side")
+    page = " ".join(report_html(Report("t", sections=[section])).split())
+    assert "compared by one test." in page
+    assert "Tests that cannot be done on this screen" in page
+    assert "share 1 of the batches, the paired test needs 2" in page
+    # As the test that labels come from, it is an error.
+    assert label(tmp_path / "one.h5ad", tmp_path / "other", "--test", "pseudobulk") == 1

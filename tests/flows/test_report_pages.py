@@ -21,6 +21,7 @@ def write_tests(path, rows) -> None:
 
 def test_calls_are_written_by_perturbation_smallest_p_first(tmp_path):
     rows = [
+        ("A", "A", 1.0, 9.0, -3.17, 0.0, 0.0),
         ("A", "x", 1.0, 2.0, -1.0, 0.01, 0.04),
         ("A", "y", 9.0, 3.0, 1.585, 0.001, 0.01),
         ("A", "z", 2.0, 2.01, -0.007, 0.0, 0.0),
@@ -32,7 +33,7 @@ def test_calls_are_written_by_perturbation_smallest_p_first(tmp_path):
     write_called_genes(tmp_path / "calls.csv", tmp_path / "tests.parquet", LabelOptions())
     calls = pd.read_csv(tmp_path / "calls.csv")
     assert calls.columns.tolist() == ["perturbation", *COLUMNS[1:]]
-    # z changes by less than the least fold change that counts; C's gene was not tested.
+    # A is perturbed itself; z changes too little; C's gene was not tested.
     assert list(zip(calls["perturbation"], calls["gene"], strict=True)) == [
         ("A", "y"),
         ("A", "x"),

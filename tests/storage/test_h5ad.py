@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import fcntl
+
 import anndata
 import h5py
 import numpy as np
@@ -233,3 +235,22 @@ def test_a_file_that_may_not_be_read_is_not_said_to_be_another_kind(tmp_path, mo
     monkeypatch.setattr(h5py, "File", forbidden)
     with pytest.raises(InputError, match="cannot be read: no permission"):
         H5adFile(path)
+
+
+def test_a_layer_is_read_where_there_is_no_x(tmp_path):
+    counts = random_counts(20, 6)
+    path = write_screen(tmp_path / "x.h5ad", counts, random_names(20, 2), layers={"counts": counts})
+    with h5py.File(path, "a") as file:
+        del file["X"]
+    with H5adFile(path, layer="counts") as file:
+        np.testing.assert_array_equal(rows_of(file, 50)[0], counts)
+    with pytest.raises(InputError, match=r"there is no X in it; .*--layer.*, one of: counts"):
+        H5adFile(path)
+
+
+def test_a_file_that_is_open_for_writing_elsewhere_is_not_said_to_be_something_else(tmp_path):
+    path = write_screen(tmp_path / "x.h5ad", random_counts(20, 6), random_names(20, 2))
+    with open(path, "rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="open elsewhere for writing"):
+            H5adFile(path)

@@ -4,7 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.expression.groups import RANDOM_PART, false_perturbation_groups, perturbation_groups
+from tasks.expression.groups import (
+    LEAST_FALSE_GUIDES,
+    RANDOM_PART,
+    false_perturbation_groups,
+    perturbation_groups,
+)
 from tests.screens import CONTROL
 
 
@@ -65,10 +70,11 @@ def test_false_perturbations_are_disjoint_control_cells_and_at_most_half_of_them
     assert 1 <= len(groups.names) <= 7
     assert all(len(rows) >= 20 for rows in false.values())
     assert groups.sizes.tolist() == [len(rows) for rows in false.values()] + [len(controls)]
-    # One of two guides may have more than half of the cells, and the other too few.
+    # Of three guides or fewer, at most one is held out in half of the cells.
     if any(name.startswith(RANDOM_PART) for name in false):
-        assert guides in (0, 2)
+        assert guides in (0, 2, 3)
         return
+    assert len(groups.names) >= LEAST_FALSE_GUIDES
     guide = cells["guide"].astype(str).to_numpy()
     for name, rows in false.items():
         whole = np.isin(guide[real], np.unique(guide[rows]))
@@ -105,13 +111,14 @@ def test_too_few_control_cells_are_not_held_out(n_controls):
     assert len(false_perturbation_groups(fifty, usable=usable, seed=0, min_cells=25).names) == 1
 
 
-def test_where_one_control_guide_has_most_cells_parts_are_drawn_at_random():
-    guide = np.repeat(["a", "b"], [1000, 10])
+@pytest.mark.parametrize("sizes", [[1000, 10], [900, 100], [800, 100, 100], [700, 300], [250] * 4])
+def test_where_fewer_than_three_control_guides_can_be_held_out_parts_are_drawn_at_random(sizes):
+    guide = np.repeat([f"nt_{i}" for i in range(len(sizes))], sizes)
     cells = pd.DataFrame({"control": True, "guide": guide, "library_size": 5})
-    groups = false_perturbation_groups(cells, usable=np.ones(1010, bool), seed=0)
+    groups = false_perturbation_groups(cells, usable=np.ones(len(cells), bool), seed=0)
     assert len(groups.names) == 20
     assert all(name.startswith(RANDOM_PART) for name in groups.names)
-    assert groups.sizes[-1] >= 505
+    assert groups.sizes[-1] >= len(cells) / 2
 
 
 def test_many_small_control_guides_are_put_together():
@@ -123,3 +130,49 @@ def test_many_small_control_guides_are_put_together():
     assert len(groups.names) == 20
     assert set(groups.sizes[:-1]) == {30}
     assert all("and 1 more" in name for name in groups.names)
+
+
+def batched(*, guides, per_guide=100, batches=4, confounded):
+    """Controls whose guides are in one batch each, or spread over all."""
+    guide = np.repeat(np.arange(guides), per_guide)
+    batch = guide % batches if confounded else np.arange(len(guide)) % batches
+    return pd.DataFrame(
+        {
+            "control": True,
+            "guide": [f"nt_{i}" for i in guide],
+            "batch": [f"b{i}" for i in batch],
+            "library_size": 50,
+        }
+    )
+
+
+@pytest.mark.parametrize(("guides", "confounded"), [(4, True), (6, True), (12, True), (12, False)])
+def test_false_perturbations_compared_within_batches_are_beside_controls(guides, confounded):
+    cells = batched(guides=guides, confounded=confounded)
+    usable = np.ones(len(cells), bool)
+    for seed in range(5):
+        groups = false_perturbation_groups(cells, usable=usable, seed=seed, min_cells=25, by_batch=True)
+        false, controls = members(groups)
+        with_controls = set(cells["batch"].iloc[controls])
+        assert len(false) >= 1
+        for rows in false.values():
+            assert len(rows) >= 25
+            assert set(cells["batch"].iloc[rows]) <= with_controls
+        # Six guides are two each in two batches and one in the others: two can be held out whole.
+        assert (guides <= 6) == any(name.startswith(RANDOM_PART) for name in false)
+
+
+def test_cells_of_a_false_perturbation_in_a_batch_without_other_controls_are_left_out():
+    cells = batched(guides=8, confounded=False)
+    only = (cells["guide"] == "nt_3") & (np.arange(len(cells)) % 8 < 2)
+    cells.loc[only, "batch"] = "its own"
+    for seed in range(8):
+        groups = false_perturbation_groups(
+            cells, usable=np.ones(len(cells), bool), seed=seed, min_cells=25, by_batch=True
+        )
+        if "nt_3" in groups.names:
+            assert groups.sizes[groups.names.index("nt_3")] == 100 - only.sum()
+            assert (groups.group[only] == -1).all()
+            break
+    else:
+        raise AssertionError("nt_3 was never held out")

@@ -175,6 +175,18 @@ def test_cells_without_a_guide_and_genes_without_a_name_are_refused(tmp_path):
     assert list(error.value.problems) == ["2 genes have no name in 'symbol'", "5 cells have no value in 'sg'"]
 
 
+def test_empty_guides_and_batches_are_refused(tmp_path):
+    names = random_names(60, 2)
+    guides, batches = ["" if i < 5 else "g" for i in range(60)], ["" if i < 7 else "b" for i in range(60)]
+    path = write_screen(tmp_path / "x.h5ad", random_counts(60, 5), names, sg=guides, lane=batches)
+    with pytest.raises(InputError) as error:
+        ingest(path, tmp_path / "store", guide_key="sg", batch_key="lane")
+    assert list(error.value.problems) == [
+        "5 cells have an empty value in 'sg'",
+        "7 cells have an empty value in 'lane'",
+    ]
+
+
 def test_counts_of_a_layer_and_names_of_other_columns_are_used_where_asked_for(tmp_path):
     counts, names = random_counts(60, 5), random_names(60, 2)
     path = write_screen(

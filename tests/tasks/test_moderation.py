@@ -103,14 +103,31 @@ def test_what_all_genes_share_is_no_effect_and_what_one_has_more_is():
 def test_genes_not_measured_teach_nothing_and_are_not_tested():
     effect, variance, pairs = drawn(60)
     spread, measured = np.linspace(1, 2, 60), np.arange(60) < 50
-    pairs[3], spread[4] = 1, np.nan
+    pairs[3] = 1
     given = {"pairs": pairs, "weight": np.ones(60), "spread": spread, "measured": measured}
     result = moderated_t(effect, variance, **given)
-    left = np.setdiff1d(np.arange(50), [3, 4])
+    left = np.setdiff1d(np.arange(50), [3])
     assert np.flatnonzero(~np.isnan(result[0])).tolist() == left.tolist()
     alone = {name: values[left] for name, values in given.items()}
     expected = moderated_t(effect[left], variance[left], **alone)
     np.testing.assert_allclose(result[1][left], expected[1], rtol=1e-12)
+
+
+def test_a_gene_that_controls_lack_is_tested_as_one_of_the_largest_spread_and_teaches_nothing():
+    effect, variance, pairs = drawn(60)
+    spread = np.linspace(1, 9, 60)
+    given = {"pairs": pairs, "weight": np.ones(60), "measured": np.ones(60, bool)}
+    effect[7], variance[7] = 12.0, variance[59]
+    lacking = spread.copy()
+    lacking[7] = np.nan
+    statistic, p_value, _ = moderated_t(effect, variance, spread=lacking, **given)
+    assert np.isfinite(statistic).all()
+    assert p_value[7] < 1e-4
+    # Another variance there changes its own statistic and no other.
+    wider = np.where(np.arange(60) == 7, 50 * variance, variance)
+    other = moderated_t(effect, wider, spread=lacking, **given)[0]
+    np.testing.assert_allclose(np.delete(other, 7), np.delete(statistic, 7), rtol=1e-12)
+    assert 0 < other[7] < statistic[7] / 2
 
 
 def test_two_genes_are_too_few_to_learn_from():

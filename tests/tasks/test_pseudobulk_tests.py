@@ -16,7 +16,7 @@ from storage.tables import read_frame
 from tasks.expression.compare import compare_expression
 from tasks.expression.designs import ComparisonPlan, null_design, screen_design
 from tasks.expression.groups import CellGroups
-from tasks.expression.moderation import shrink_variances
+from tasks.expression.moderation import shrink_variances, student_p
 from tasks.expression.negative_binomial import Comparison, regression_t
 from tasks.expression.paired import paired_differences
 from tasks.expression.profiles import Profiles
@@ -107,6 +107,16 @@ def test_the_paired_test_is_the_formula_written_out_with_pandas(tmp_path, monkey
         assert left[["u_statistic", "p_value", "p_adj", "log10_p_value"]].isna().all().all()
         assert left[["mean_pert", "log2_fold_change"]].notna().all().all()
     assert (untested > 0) == (least == 20)
+
+
+def test_a_gene_that_only_perturbed_cells_have_is_called(tmp_path, client):
+    counts, names, batch, guide = cells()
+    counts[:, 7] = np.where(names == "A", np.random.default_rng(1).poisson(5, N_CELLS), 0)
+    table, _ = table_of(tmp_path, client, (counts, names, batch, guide))
+    found = table[(table["pert"] == "A") & (table["gene"] == "g7")].iloc[0]
+    assert found["mean_control"] == 0
+    assert found["u_statistic"] > 0
+    assert found["p_value"] < 1e-9
 
 
 def test_with_equal_libraries_a_pairs_effect_over_its_error_is_scipys_paired_t():
@@ -266,6 +276,45 @@ def test_a_gene_that_one_side_has_lost_altogether_is_strong_evidence():
     nearly[0] = 1
     assert regression_t(lost, comparison)[0] < regression_t(nearly, comparison)[0] < -6
     assert regression_t(gained, comparison)[0] > 6
+
+
+def few_profiles(perturbed, control):
+    """Profiles of one batch and equal libraries."""
+    n = perturbed + control
+    group = np.repeat([0, 1], [perturbed, control]).astype(np.int32)
+    first = np.array([0, perturbed, n], np.int64)
+    profiles = Profiles(np.zeros(0, np.int32), group, np.zeros(n, np.int32), np.full(n, 1e4), first)
+    return Comparison.of(profiles, 0, shift=0.0)
+
+
+def test_a_side_without_counts_says_nothing_of_how_counts_scatter():
+    lost = few_profiles(6, 2)
+    found, degrees = regression_t(np.array([0.0] * 6 + [60, 0]), lost)
+    assert degrees == 1
+    assert student_p(np.array(found), np.array(1.0))[0] > 0.05
+    # The dispersion at which the Pearson statistic of 60 and 0 about 30 is its one degree of freedom.
+    dispersion = (2 * 30**2 - 30) / 30**2
+    expected = 2 * (
+        sm.GLM([60, 0], np.ones(2), family=sm.families.NegativeBinomial(alpha=dispersion)).fit().llf
+        - sm.GLM([60, 0] + [0] * 6, np.ones(8), family=sm.families.NegativeBinomial(alpha=dispersion))
+        .fit()
+        .llf
+    )
+    assert found == pytest.approx(-np.sqrt(expected), rel=2e-3)
+    # A single profile with counts shows no scatter at all.
+    alone = few_profiles(1, 5)
+    assert np.isnan(regression_t(np.array([40.0] + [0] * 5), alone)[0])
+
+
+def test_where_nothing_changes_genes_that_one_side_lacks_are_not_all_called():
+    comparison, rng = few_profiles(2, 6), np.random.default_rng(0)
+    p_value = []
+    for _ in range(400):
+        counts = rng.poisson(rng.gamma(2, 1, 8)).astype(float)
+        if counts.sum():
+            t, degrees = regression_t(counts, comparison)
+            p_value.append(float(student_p(np.array(t), np.array(float(degrees)))[0]))
+    assert (np.array(p_value) < 0.05).mean() < 0.05
 
 
 def test_batches_without_any_count_or_without_controls_take_no_part():

@@ -6,16 +6,17 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from tasks.expression.calibration import small_p_share
 from tasks.labels.label_tables import make_labels
 from tasks.report import drawing
-from tasks.report.calibration_figures import null_calibration, small_p_share, truth_figure
+from tasks.report.calibration_figures import null_calibration, truth_figure
 from tasks.report.comparison_sections import comparison_sections, leaderboard_table, published_table
 from tasks.report.evidence_section import evidence_section
 from tasks.report.knock_down_figure import idle_guides, knock_down
-from tasks.report.label_sections import label_sections, most_responsive
+from tasks.report.label_sections import label_sections
 from tasks.report.page import Report, Section, format_value, report_html, write_report
 from tasks.report.predictor_figures import leaderboard_figure, rate_by_score_tenth, reliability
-from tasks.report.screen_figures import de_genes_per_perturbation, strongest_perturbations, volcano
+from tasks.report.screen_figures import de_genes_per_perturbation, most_responsive, volcano
 from tasks.report.set_section import set_section
 from tasks.scoring.intervals import leaderboard
 from tasks.scoring.metrics import auroc_per_gene
@@ -31,7 +32,6 @@ def de_tests(perturbations=8, genes=60, seed=0):
     p_value = rng.random(len(pert)) ** (1 + 6 * (rng.random(len(pert)) < 0.2))
     p_value[0] = 0.0
     fold_change = rng.normal(size=len(pert))
-    fold_change[[1, 2]] = np.inf, np.nan
     return pd.DataFrame(
         {
             "pert": np.array([f"G{i}" for i in pert], dtype=object),
@@ -288,7 +288,7 @@ def test_screen_figures_take_small_and_large_screens(perturbations):
         de_genes_per_perturbation(table),
         knock_down(table, guide_table(table)),
         knock_down(table),
-        volcano(de_tests(perturbations), **RULE),
+        volcano(de_tests(perturbations), [f"G{i}" for i in range(6)], **RULE),
     ):
         assert isinstance(figure, Figure)
         assert len(drawing.svg_text(figure, "f")) > 1000
@@ -299,7 +299,7 @@ def test_figures_of_nothing_say_so():
     table = perturbation_table()
     none = table.head(0)
     for figure in (
-        volcano(de_tests().head(0), **RULE),
+        volcano(de_tests().head(0), [], **RULE),
         de_genes_per_perturbation(none),
         knock_down(none, guide_table(none)),
         null_calibration(de_tests().head(0)),
@@ -315,19 +315,9 @@ def test_volcano_shows_the_perturbations_asked_for():
     assert "G4: " not in text
 
 
-def test_strongest_perturbations_have_the_most_de_genes():
-    tests = pd.DataFrame({"pert": list("aabbcc"), "gene": list("xyxyxy"), "log2_fold_change": 1.0})
-    tests["direction"] = 1
-    tests["p_adj"] = [0.01, 1, 0.01, 0.01, 0.01, 1]
-    assert strongest_perturbations(tests, most=2, **RULE) == ["b", "a"]
-    tests.loc[3, "log2_fold_change"] = 0.05
-    assert strongest_perturbations(tests, most=2, **RULE) == ["a", "b"]
-
-
 @pytest.mark.parametrize("rule", [RULE, {"fdr": 0.3, "min_log2_fold_change": 0.8}])
 def test_volcano_titles_count_what_the_label_rule_counts(rule):
     tests = de_tests()
-    tests = tests[tests["log2_fold_change"].notna()]
     made = make_labels(tests.groupby("pert"), **rule, negative_min_p=0.5)
     shown = drawing.svg_text(volcano(tests, ["G2", "G5"], **rule), "f")
     counts = made.counts.set_index("perturbation")
@@ -341,6 +331,14 @@ def test_the_text_names_the_rule_that_made_the_calls():
     assert "adjusted p-value is below 0.1 and their log2 fold change is at least 0.5" in page
     assert "below 0.05" not in page
     assert "nominal: 10%" in page
+
+
+@pytest.mark.parametrize(("share", "warned"), [(0.3, True), (0.05, False), (None, False), (np.nan, False)])
+def test_a_shift_of_the_median_gene_in_many_perturbations_is_warned_of(share, warned):
+    calibration = AGREEMENT | {"perturbations_shifted": share}
+    table = evidence_table(8)
+    page = text_of(*label_sections(de_tests(), table, **RULE, calibration=calibration))
+    assert ("Caution: in 30% of the perturbations the median" in page) == warned
 
 
 @pytest.mark.filterwarnings("error")

@@ -57,6 +57,13 @@ def test_shared_calls_are_counted_by_hand():
         assert row["share"] == pytest.approx(len(mine & called[other]) / len(mine))
 
 
+def test_the_perturbed_gene_itself_is_no_call():
+    table = made_up(0).assign(p_value=0.0, p_adj=0.0, log2_fold_change=-4.0, direction=-1)
+    table.loc[table["pert"] == "P2", "gene"] = [f"P{i}" for i in range(60)]
+    codes = call_codes(table.groupby("pert"), ["P1", "P2"], [f"P{i}" for i in range(60)], **RULE)
+    assert codes[1].tolist() == [-1 if i == 2 else 1 for i in range(60)]
+
+
 def test_quantiles_are_the_ordered_p_values_of_expressed_genes():
     tests = made_up(2)
     tests.loc[:9, ["mean_pert", "mean_control"]] = 0.0
