@@ -36,8 +36,8 @@ from tasks.expression.guide_agreement import COUNTS, agreement_summary, guide_ag
 from tasks.labels.detectable import Family, gene_umis, with_detectable
 from tasks.labels.label_tables import LabelTables, make_labels
 
-#: Figures of the label stage that are counts of pairs.
-PAIRS_COUNTED = ("pairs_not_de", "pairs_not_measured_well_enough")
+#: Figures of the label stage that are counts of pairs, and the column of counts that each is the sum of.
+PAIRS_COUNTED = {"pairs_not_de": "n_not_de", "pairs_not_measured_well_enough": "n_unmeasured"}
 
 
 def agreement_stage(
@@ -131,11 +131,8 @@ def labels_stage(
         excluded = read_frame(tests.folder / "excluded.parquet")
         judged = _judged(judged, made, guides, excluded)
         write_table(folder / "perturbations.parquet", judged, recipe)
-        summary = _calibration(tests.folder / "null.parquet", options) | agreement_summary(guides)
-        shifts = read_by_perturbation(table, ("mean_control", "log2_fold_change"))
-        summary |= {"perturbations_shifted": shifted_share(shifts)}
-        summary |= {"pairs_not_de": int(made.counts["n_not_de"].sum())}
-        summary |= {"pairs_not_measured_well_enough": int(made.counts["n_unmeasured"].sum())}
+        summary = _calibration(tests.folder, options) | agreement_summary(guides)
+        summary |= {name: int(made.counts[column].sum()) for name, column in PAIRS_COUNTED.items()}
         if truth is not None:
             columns = ["gene", "log2_fold_change", "direction", "p_adj"]
             effects = read_frame(truth)
@@ -190,8 +187,12 @@ def _judged(
     return judged
 
 
-def _calibration(path: Path, options: LabelOptions) -> dict[str, float]:
-    return null_summary(read_frame(path), **call_rule(options)) if path.is_file() else {}
+def _calibration(tests: Path, options: LabelOptions) -> dict[str, float]:
+    """What the tests in a folder say of false perturbations, if there are any, and of the median gene."""
+    shifts = read_by_perturbation(tests / "tests.parquet", ("mean_control", "log2_fold_change"))
+    null = tests / "null.parquet"
+    summary = null_summary(read_frame(null), **call_rule(options)) if null.is_file() else {}
+    return summary | {"perturbations_shifted": shifted_share(shifts)}
 
 
 def calibration_of(labels: StageRecord) -> dict[str, float]:

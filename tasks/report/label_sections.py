@@ -149,7 +149,7 @@ def _expression_section(
     calibration: Mapping[str, float],
 ) -> Section:
     ranked = most_responsive(perturbations)
-    drawn = ranked["perturbation"].head(MOST_DRAWN).tolist()
+    names = ranked["perturbation"].head(MOST_DRAWN).tolist()
     figures = [
         (
             "Perturbations with the most DE genes\n"
@@ -159,7 +159,7 @@ def _expression_section(
             f"{fdr:g} and their log2 fold change is at least {min_log2_fold_change:g}, up or down. A ring "
             "marks the perturbed gene itself, which is not counted. Triangles are genes whose p-value is too "
             "small for the scale.",
-            volcano(tests, drawn, fdr=fdr, min_log2_fold_change=min_log2_fold_change),
+            volcano(tests, names, fdr=fdr, min_log2_fold_change=min_log2_fold_change),
         ),
         (
             "Number of DE genes\n"
@@ -180,12 +180,12 @@ def _expression_section(
         }
     )
     table = ("Perturbations with the most DE genes", listed, f"At most {MOST_LISTED} are listed.")
-    text = _shift_warning(calibration.get("perturbations_shifted"))
-    return Section("Differential expression", text, figures=figures, tables=[table])
+    return Section("Differential expression", _shift_warning(calibration), figures=figures, tables=[table])
 
 
-def _shift_warning(share: float | None) -> str:
+def _shift_warning(calibration: Mapping[str, float]) -> str:
     """What to say where the median gene of many perturbations is not where the controls have it."""
+    share = calibration.get("perturbations_shifted")
     if share is None or not share > MANY_SHIFTED:
         return ""
     return (
