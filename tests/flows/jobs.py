@@ -30,11 +30,11 @@ def start_pqa(
         cwd=Path(__file__).parents[2],
         start_new_session=alone,
         # What is started in the background of a script ignores Ctrl-C, and its children inherit that.
-        preexec_fn=_hear_ctrl_c if alone else None,
+        preexec_fn=hear_ctrl_c if alone else None,
     )
 
 
-def _hear_ctrl_c() -> None:
+def hear_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from storage.manifest import MANIFEST
-from tests.flows.jobs import mlflow_runs, run_pqa, start_pqa, workspace_bytes
+from tests.flows.jobs import hear_ctrl_c, mlflow_runs, run_pqa, start_pqa, workspace_bytes
 from tests.waiting import LONG
 
 
@@ -139,7 +139,8 @@ def wait(_name):
 pqa.import_module = wait
 sys.exit(pqa.main(["score", "--labels", "x", "--predictions", "y"]))
 """
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
+    how = {"capture_output": True, "text": True, "timeout": LONG, "preexec_fn": hear_ctrl_c}
+    ended = subprocess.run([sys.executable, "-c", program], **how)
     assert "the first one was dropped" in ended.stdout
     assert ended.returncode == 130, ended.stderr
 
