@@ -9,10 +9,10 @@ from flows import label_stages as stages
 from flows import rule_stages as rules
 from flows import set_stages
 from flows.arguments import read_options
+from flows.commands.counts_to_tests import check_first, stages_to_tests
 from flows.commands.label_folder import LabelFolder
 from flows.commands.outputs import held, refuse
 from flows.commands.printing import print_json, print_message
-from flows.commands.testing import check_first, stages_to_tests
 from flows.dask_cluster import dask_client
 from flows.options import LabelScreenOptions
 from flows.progress import progress_of

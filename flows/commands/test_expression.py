@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from flows.arguments import read_options
+from flows.commands.counts_to_tests import check_first, stages_to_tests
 from flows.commands.outputs import held, lock_elsewhere, refuse, table_problems
 from flows.commands.printing import print_json
-from flows.commands.testing import check_first, stages_to_tests
 from flows.dask_cluster import dask_client
 from flows.options import TestExpressionOptions
 from flows.records import Place

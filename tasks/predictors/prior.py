@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from tasks.predictors.arrays import options_from_state, options_state
 from tasks.predictors.options import Options, Value
 from tasks.predictors.protocol import TASKS, Context, Predictor, checked_tables, checked_task
 
@@ -57,8 +58,8 @@ class PriorPredictor(Predictor):
         return rates.fillna(self._overall[task]).to_numpy(np.float64)
 
     def state(self) -> dict[str, np.ndarray]:
-        """Return the genes and their rates, per task."""
-        state = {"strength": np.float64(self.options.strength)}
+        """Return the options, and the genes and their rates, per task."""
+        state = options_state(self.parameters())
         for task, rates in self._rates.items():
             state[f"{task}_genes"] = rates.index.to_numpy(dtype=str)
             state[f"{task}_rates"] = rates.to_numpy(np.float64)
@@ -68,7 +69,7 @@ class PriorPredictor(Predictor):
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray]) -> Self:
         """Build the fitted predictor from its arrays."""
-        predictor = cls(strength=float(state["strength"]))
+        predictor = cls(**options_from_state(state))
         for task in TASKS:
             if f"{task}_genes" in state:
                 genes = np.asarray(state[f"{task}_genes"]).astype(object)
