@@ -70,7 +70,7 @@ class LabelSet:
         """
         lines: dict[str, LabelSet] = {}
         for other in others:
-            if not self._is_of_line_of(other) and other.name.endswith(SETS) == self.name.endswith(SETS):
+            if not self._has_line_of(other) and other.name.endswith(SETS) == self.name.endswith(SETS):
                 known = lines.setdefault(other.line, other)
                 if known.digests != other.digests or other.line == OWN:
                     raise InputError(
@@ -92,7 +92,7 @@ class LabelSet:
             },
         )
 
-    def _is_of_line_of(self, other: LabelSet) -> bool:
+    def _has_line_of(self, other: LabelSet) -> bool:
         return other.line == self.line or (self.screen is not None and other.screen == self.screen)
 
     @classmethod

@@ -7,10 +7,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows import label_stages
+from flows import benchmark, label_stages
 from flows.first_checks import check_inputs, check_screen
 from flows.label_screen import label_screen
-from flows.options import BenchmarkOptions, ExpressionOptions, GeneSetOptions, RunOptions, ScreenOptions
+from flows.options import (
+    BenchmarkOptions,
+    ExpressionOptions,
+    GeneSetOptions,
+    KnowledgeOptions,
+    PredictorOptions,
+    RunOptions,
+    ScreenOptions,
+)
 from storage.errors import InputError
 from storage.h5ad import H5adFile
 from tests.flows.test_commands import refused, toy  # noqa: F401
@@ -116,3 +124,18 @@ def test_across_needs_another_line(tmp_path):
     assert "no other line's tables" in problems_with(tmp_path, **alone)
     same = {"predict": {"tracks": ("across",), "also": (str(tmp_path / "one"),)}}
     assert "no other line's tables" in problems_with(tmp_path, **same)
+
+
+def test_given_tables_are_fitted_on_the_cells_of_the_screen_beside_them(tmp_path, monkeypatch, toy):  # noqa: F811
+    jobs = []
+    monkeypatch.setattr(benchmark, "check_inputs", lambda options: None)
+    monkeypatch.setattr(benchmark, "run_data_set", lambda job, *_: jobs.append(job) or (None, {}))
+    write_labels(tmp_path / "one")
+    screen = ScreenOptions(screen=str(toy), gene_key="symbol")
+    how = {"knowledge": KnowledgeOptions(knowledge=str(tmp_path)), "predict": PredictorOptions()}
+    benchmark.benchmark.fn(labels=(str(tmp_path / "one"),), screen=screen, **how)
+    benchmark.benchmark.fn(labels=(str(tmp_path / "one"),), **how)
+    beside, alone = (job.labels for job in jobs)
+    assert (beside.expression, beside.screen_columns["gene_key"]) == (toy, "symbol")
+    assert (alone.expression, alone.screen_columns) == (None, {})
+    assert jobs[0].tracks["within"] is beside

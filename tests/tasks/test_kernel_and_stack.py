@@ -348,6 +348,22 @@ def test_an_ensemble_needs_what_its_members_need(graph):
             model.fit({"de": planted()}, Context(graph))
 
 
+def test_no_two_members_of_an_ensemble_s_seeds_share_a_seed(graph, monkeypatch):
+    seeds = []
+    fit_one = PREDICTORS["physical"].fit
+
+    def noted(self, tables, context):
+        seeds.append(context.seed)
+        return fit_one(self, tables, context)
+
+    monkeypatch.setattr(PREDICTORS["physical"], "fit", noted)
+    for seed in range(3):
+        model = make_predictor("ensemble", members="physical,physical")
+        model.fit({"de": planted(perts=range(20))}, Context(graph, seed=seed))
+    # Each member is fitted twice: for its weight, and on all rows.
+    assert sorted(seeds) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+
+
 def test_ensemble_leaves_out_a_member_without_information(graph):
     rows = planted(perts=range(60))
     model = fitted("ensemble", {"de": rows}, graph, members="kernel,physical", held_out=0.3)

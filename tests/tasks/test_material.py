@@ -25,3 +25,11 @@ def test_what_is_read_of_the_knowledge_is_part_of_its_digest(material, change):
     other = replace(material, **change).digests
     assert other["knowledge"] != material.digests["knowledge"]
     assert {**other, "knowledge": ""} == {**material.digests, "knowledge": ""}
+
+
+def test_gene_sets_are_nodes_of_the_graph_that_neighbours_are_looked_for_in(material):
+    assert not material.graph.members
+    with_sets = replace(material, sets={"a set": ("A",)})
+    assert with_sets.graph.genes[with_sets.graph.is_set].tolist() == ["a set"]
+    assert with_sets.graph.adjacency.shape[0] == material.graph.adjacency.shape[0] + 1
+    assert with_sets.digests["gene sets"] != material.digests["gene sets"]

@@ -54,6 +54,15 @@ def test_the_fit_that_is_measured_has_not_seen_what_is_held_out(tables):
     assert len(scores["de"]) == 3 * 8
 
 
+def test_the_second_fit_says_how_far_it_is_in_units_of_its_own(tables):
+    told = []
+    context = Context(None, progress=lambda unit, done, total: told.append(unit))
+    fitted = PriorPredictor().fit(tables, context)
+    assert set(told) == {"tables"}
+    validation_scores(fitted, PriorPredictor, tables, context)
+    assert told == ["tables", "tables", "tables for validation", "tables for validation"]
+
+
 def test_the_same_perturbations_are_held_out_for_everyone(tables):
     turned = {task: table.iloc[::-1] for task, table in reversed(tables.items())}
     assert list(held_out_perturbations(tables)) == list(held_out_perturbations(turned))
