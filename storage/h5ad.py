@@ -31,8 +31,6 @@ class H5adFile:
             raise InputError(str(path), ["no such file"])
         try:
             self._file = h5py.File(path, "r")
-        except PermissionError as error:
-            raise InputError(str(path), ["cannot be read: no permission"]) from error
         except OSError as error:
             raise InputError(str(path), [_why_not_opened(path, error)]) from error
         try:
@@ -189,6 +187,8 @@ def _why_not_opened(path: Path | str, error: OSError) -> str:
     """Why HDF5 does not open a file that is there."""
     if "truncated" in str(error):
         return "the file is cut off; copy or download it again"
+    if isinstance(error, PermissionError):
+        return "the file cannot be read: no permission"
     try:
         with open(path, "rb"):
             is_hdf5 = h5py.is_hdf5(path)
